@@ -1,0 +1,1 @@
+//! The ready queue: what is to run, first in, first out.
