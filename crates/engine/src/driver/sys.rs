@@ -1,0 +1,67 @@
+//! The few system calls that both backends make on descriptors which the caller named by number.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use rustix::event::Timespec;
+
+/// At most this many slices go into one send; the kernel's own limit is 1024 (`UIO_MAXIOV`). What is left over is a short
+/// send to the caller.
+pub(super) const SLICES: usize = 256;
+
+/// How sends are made: never blocking, and a peer that has gone is an error, not a SIGPIPE.
+pub(super) const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Borrows a descriptor that the caller named by number, for one system call.
+pub(super) fn borrow<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not -1, which is all that memory safety asks. Whether the number still names what the caller means is
+    // the caller's concern: the kernel answers EBADF or acts on the number's present file, and no memory is involved.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// A timeout as the kernel wants it; what does not fit is as good as for ever.
+pub(super) fn timespec(timeout: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    }
+}
+
+/// Sends now what the slices name.
+///
+/// # Safety
+///
+/// The slices must name readable memory.
+pub(super) unsafe fn send(fd: RawFd, slices: &[libc::iovec]) -> io::Result<usize> {
+    loop {
+        let sent = match slices {
+            // SAFETY: the caller vouches for the slice.
+            [slice] => unsafe { libc::send(fd, slice.iov_base, slice.iov_len, SEND_FLAGS) },
+            _ => {
+                let message = message(slices);
+                // SAFETY: the caller vouches for the slices, and `message` names these and nothing else.
+                unsafe { libc::sendmsg(fd, &message, SEND_FLAGS) }
+            }
+        };
+        if let Ok(sent) = usize::try_from(sent) {
+            return Ok(sent);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// A message header over the first [`SLICES`] slices, which it points to.
+pub(super) fn message(slices: &[libc::iovec]) -> libc::msghdr {
+    // SAFETY: a message header is plain numbers and pointers; all zero is an empty message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = slices.as_ptr().cast_mut();
+    message.msg_iovlen = slices.len().min(SLICES) as _;
+    message
+}
