@@ -180,6 +180,15 @@ impl<P> std::fmt::Debug for Driver<P> {
     }
 }
 
+/// Sends to a socket now, past any driver: how many bytes the kernel took, or `WouldBlock` if it has no room. Only for a
+/// descriptor that has no send under way ([`Driver::send`]).
+pub fn send_now(fd: RawFd, payload: &impl Payload) -> io::Result<usize> {
+    let mut slices = Vec::new();
+    payload.slices(&mut slices);
+    // SAFETY: a payload's slices name readable memory for as long as it lives.
+    unsafe { sys::send(fd, &slices) }
+}
+
 impl<P: Payload> Driver<P> {
     /// A driver that is woken through `waker`. Makes no system call but, for [`Choice::Uring`], the probe (once a
     /// process) whether rings are to be had: the backend itself is made when the first operation asks for it.
