@@ -111,7 +111,7 @@ def _run_file(path: str, arguments: list[str]) -> None:
     from pkgutil import get_importer
 
     # Joined and no more: `__file__` and tracebacks keep a "./" or "../" that was given.
-    filename = path if path.startswith("/") else f"{os.getcwd()}/{path}"
+    filename = path if path.startswith("/") else f"{os.getcwd()}/{path}" if path else os.getcwd()
     sys.argv = [path, *arguments]
     if get_importer(filename) is not None:
         sys.path.insert(0, filename)
@@ -253,8 +253,9 @@ class _TopLevel:
     ) -> None:
         if error is None or traceback is None:
             return
-        # The first entry is the frame of the `with` statement.
-        program_traceback = traceback.tb_next
+        program_traceback: TracebackType | None = traceback
+        while program_traceback is not None and program_traceback.tb_frame.f_globals is globals():
+            program_traceback = program_traceback.tb_next
         hook = getattr(sys, "excepthook", sys.__excepthook__)
 
         def display(
