@@ -37,7 +37,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::operations::Table;
 use super::origin::Origin;
-use super::{Completion, Event, Interest, Key, Operation, Received, sys};
+use super::{Completion, Event, Interest, Key, Operation, Purpose, Received, Waiting, sys};
 use crate::inbox::Waker;
 
 /// How many descriptors one wait can report; more are reported by the next, in turn.
@@ -45,31 +45,6 @@ const EVENTS: usize = 512;
 
 /// The event data of the waker; no registration has it, for descriptor numbers are not negative.
 const WAKER: u64 = u64::MAX;
-
-/// What an operation waits for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    pub(super) fd: RawFd,
-    pub(super) key: Key,
-    pub(super) purpose: Purpose,
-}
-
-/// What is done when the descriptor is ready.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Purpose {
-    Watch(Interest),
-    Receive,
-    Accept { burst: usize },
-}
-
-impl Purpose {
-    fn interest(self) -> Interest {
-        match self {
-            Self::Watch(interest) => interest,
-            Self::Receive | Self::Accept { .. } => Interest::Readable,
-        }
-    }
-}
 
 /// What is registered for one descriptor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,31 +95,29 @@ fn instance() -> io::Result<OwnedFd> {
 
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
-        Self::with_operations(Table::new())
-    }
-
-    /// Takes over operations, numbers kept. Those that epoll refuses fail at the next wait.
-    pub(super) fn with_operations(operations: Table<Waiting>) -> io::Result<Self> {
-        Origin::watch_forks();
-        let mut new = Self {
+        Ok(Self {
             instance: instance()?,
             origin: Origin::here(),
-            operations,
+            operations: Table::new(),
             registrations: Vec::new(),
             generation: 0,
             stopped: Vec::new(),
             refused: Vec::new(),
             waker_registered: false,
             events: Vec::with_capacity(EVENTS),
-        };
-        for number in new.operations.numbers() {
-            let Some(&waiting) = new.operations.get(number) else { continue };
-            if let Err(error) = new.register(number, waiting) {
-                new.operations.remove(number);
-                new.refused.push((waiting, error));
+        })
+    }
+
+    /// Takes over another backend's operations, numbers kept. Those that epoll refuses fail at the next wait.
+    pub(super) fn adopt(&mut self, operations: Table<Waiting>) {
+        self.operations = operations;
+        for number in self.operations.numbers() {
+            let Some(&waiting) = self.operations.get(number) else { continue };
+            if let Err(error) = self.register(number, waiting) {
+                self.operations.remove(number);
+                self.refused.push((waiting, error));
             }
         }
-        Ok(new)
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
@@ -424,30 +397,4 @@ fn accept(fd: RawFd, burst: usize) -> impl Iterator<Item = io::Result<OwnedFd>> 
         }
         None
     })
-}
-
-/// Waits for the waker alone.
-pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, poll};
-
-    if timeout == Some(Duration::ZERO) {
-        waker.consume();
-        return Ok(());
-    }
-    let descriptor = waker.descriptor()?;
-    if !waker.announce_sleep() {
-        return Ok(());
-    }
-    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
-    let result = match poll(&mut descriptors, timeout.map(sys::timespec).as_ref()) {
-        Ok(0) | Err(Errno::INTR) => Ok(()),
-        Ok(_) => {
-            // Signalled by this wake, or a leftover of one whose sleeper had gone on before it was written.
-            let _ = rustix::io::read(descriptor, &mut [0_u8; 8]);
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    };
-    waker.consume();
-    result
 }

@@ -9,6 +9,7 @@ mod epoll;
 mod operations;
 mod origin;
 mod sys;
+mod uring;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::buffers::Chunk;
-use self::epoll::{Epoll, Purpose, Waiting};
+use self::epoll::Epoll;
 use self::origin::Origin;
+use self::uring::Uring;
 use crate::inbox::Waker;
 
 /// The caller's name for an operation; carried by each of its completions. The driver does not interpret it, nor
@@ -72,7 +74,8 @@ pub enum Received {
     End,
     /// The receive failed. The operation is over.
     Failed(io::Error),
-    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`].
+    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`], and only where neither
+    /// [`Received::End`] nor [`Received::Failed`] came first.
     Stopped,
 }
 
@@ -118,9 +121,37 @@ pub enum Choice {
     Uring,
 }
 
+/// What an operation waits for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    fd: RawFd,
+    key: Key,
+    purpose: Purpose,
+}
+
+/// What is done when the descriptor is ready.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Watch(Interest),
+    Receive,
+    Accept { burst: usize },
+}
+
+impl Purpose {
+    fn interest(self) -> Interest {
+        match self {
+            Self::Watch(interest) => interest,
+            Self::Receive | Self::Accept { .. } => Interest::Readable,
+        }
+    }
+}
+
 /// The drivers that this machine has, by the names that `WHILST_DRIVER` takes, the preferred one first.
 pub fn available() -> Vec<&'static str> {
-    vec!["epoll"]
+    match uring::available() {
+        Ok(()) => vec!["io_uring", "epoll"],
+        Err(_) => vec!["epoll"],
+    }
 }
 
 /// Makes `descriptor` refer to the open file of `other`, close-on-exec.
@@ -166,12 +197,11 @@ enum Backend<P> {
     /// No operation has asked for one.
     Unmade,
     Epoll(Epoll),
-    #[expect(dead_code)]
-    Uring(std::marker::PhantomData<P>),
+    Uring(Box<Uring<P>>),
 }
 
-// SAFETY: `slices` is the one member that is not `Send` of itself: addresses that are used within one call and never
-// kept.
+// SAFETY: what is not `Send` of itself are addresses: of the slices of payloads that the driver owns and that move with
+// it, and of message headers, used within one call.
 unsafe impl<P: Send> Send for Driver<P> {}
 
 impl<P> std::fmt::Debug for Driver<P> {
@@ -194,12 +224,27 @@ impl<P: Payload> Driver<P> {
     /// process) whether rings are to be had: the backend itself is made when the first operation asks for it.
     pub fn new(choice: Choice, waker: Arc<Waker>) -> io::Result<Self> {
         Origin::watch_forks();
+        if choice == Choice::Uring {
+            uring::available().map_err(|reason| {
+                let message =
+                    format!("the driver \"io_uring\" is not available: {reason}; available here: epoll");
+                io::Error::new(io::ErrorKind::Unsupported, message)
+            })?;
+        }
         Ok(Self { waker, choice, backend: Backend::Unmade, origin: Origin::here(), slices: Vec::new() })
     }
 
     /// The backend's name as `WHILST_DRIVER` spells it: `"io_uring"` or `"epoll"`.
+    ///
+    /// It may change once with [`Choice::Automatic`], when a ring cannot be made after all (no descriptor or memory is
+    /// left): `epoll` then takes over what is under way.
     pub fn name(&self) -> &'static str {
-        "epoll"
+        match &self.backend {
+            Backend::Epoll(_) => "epoll",
+            Backend::Uring(_) => "io_uring",
+            Backend::Unmade if self.prefers_ring() => "io_uring",
+            Backend::Unmade => "epoll",
+        }
     }
 
     /// Receives from a stream socket, on and on, until the end of the stream, a failure or [`Driver::cancel`].
@@ -225,9 +270,13 @@ impl<P: Payload> Driver<P> {
     /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event (always
     /// [`Event::Sent`]) is returned; with `io_uring` it is submitted by the next [`Driver::wait`], which also
     /// returns its completion: it never outlives that wait.
-    pub fn send(&mut self, fd: RawFd, _key: Key, payload: P) -> Option<Event<P>> {
+    pub fn send(&mut self, fd: RawFd, key: Key, payload: P) -> Option<Event<P>> {
         if let Err(error) = self.make_backend() {
             return Some(Event::Sent { payload, result: Err(error) });
+        }
+        if let Backend::Uring(uring) = &mut self.backend {
+            uring.send(fd, key, payload);
+            return None;
         }
         self.slices.clear();
         payload.slices(&mut self.slices);
@@ -236,26 +285,50 @@ impl<P: Payload> Driver<P> {
         Some(Event::Sent { payload, result })
     }
 
+    /// The payloads that the driver owns: of sends that no wait has submitted yet.
+    pub fn payloads(&self) -> impl Iterator<Item = &P> {
+        let uring = match &self.backend {
+            Backend::Uring(uring) => Some(uring),
+            Backend::Unmade | Backend::Epoll(_) => None,
+        };
+        uring.into_iter().flat_map(|uring| uring.payloads())
+    }
+
     /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation may
     /// still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`] (what the
     /// kernel had received is handed over before it). Unknown and finished operations are ignored.
     pub fn cancel(&mut self, operation: Operation) {
         match &mut self.backend {
-            Backend::Unmade | Backend::Uring(_) => {}
+            Backend::Unmade => {}
             Backend::Epoll(epoll) => epoll.cancel(operation),
+            Backend::Uring(uring) => uring.cancel(operation),
         }
     }
 
     /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed its
     /// port can be bound again and its peer sees the end.
+    ///
+    /// With `io_uring`, in another thread than the one that waited, and while that one still lives, this is not certain: the
+    /// kernel lets go soon after.
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
-        self.cancel(operation);
-        Ok(())
+        match &mut self.backend {
+            Backend::Unmade => Ok(()),
+            Backend::Epoll(epoll) => {
+                epoll.cancel(operation);
+                Ok(())
+            }
+            Backend::Uring(uring) => uring.cancel_now(operation),
+        }
     }
 
     /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end) when
     /// nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then maybe with
     /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses for want of memory or descriptors. Nothing that is under way is lost then, but for sends, which
+    /// have failed.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
@@ -263,24 +336,69 @@ impl<P: Payload> Driver<P> {
     ) -> io::Result<()> {
         self.settle()?;
         match &mut self.backend {
-            Backend::Unmade | Backend::Uring(_) => epoll::wait_for_waker(timeout, &self.waker),
+            Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
             Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
+            Backend::Uring(uring) => match uring.prepare() {
+                Ok(()) if uring.has_ring() => uring.wait(timeout, &self.waker, completions),
+                Ok(()) => uring.wait_without_ring(timeout, &self.waker, completions),
+                Err(_) if self.choice == Choice::Automatic => self.fall_back(timeout, completions),
+                Err(error) => {
+                    uring.fail_sends(completions);
+                    Err(error)
+                }
+            },
         }
+    }
+
+    /// Goes on with epoll, and waits there.
+    #[cold]
+    fn fall_back(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion<P>>,
+    ) -> io::Result<()> {
+        let Backend::Uring(uring) = &mut self.backend else { return Ok(()) };
+        let mut epoll = match Epoll::new() {
+            Ok(epoll) => epoll,
+            Err(error) => {
+                uring.fail_sends(completions);
+                return Err(error);
+            }
+        };
+        let begin = completions.len();
+        epoll.adopt(uring.dissolve(completions));
+        let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
+        let result = epoll.wait(timeout, &self.waker, completions);
+        self.backend = Backend::Epoll(epoll);
+        result
     }
 
     fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         self.make_backend()?;
         match &mut self.backend {
-            Backend::Unmade | Backend::Uring(_) => unreachable!("made above"),
+            Backend::Unmade => unreachable!("made above"),
             Backend::Epoll(epoll) => epoll.start(waiting),
+            Backend::Uring(uring) => uring.start(waiting),
         }
     }
 
     fn make_backend(&mut self) -> io::Result<()> {
         if matches!(self.backend, Backend::Unmade) {
-            self.backend = Backend::Epoll(Epoll::new()?);
+            self.backend = if self.prefers_ring() {
+                Backend::Uring(Box::new(Uring::new()))
+            } else {
+                Backend::Epoll(Epoll::new()?)
+            };
         }
         Ok(())
+    }
+
+    fn prefers_ring(&self) -> bool {
+        match self.choice {
+            Choice::Automatic => uring::available().is_ok(),
+            Choice::Epoll => false,
+            Choice::Uring => true,
+        }
     }
 
     /// Gives a forked child an eventfd of its own: else it would take the parent's wakes, and the parent its.

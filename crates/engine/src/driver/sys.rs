@@ -4,7 +4,11 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+
+use crate::inbox::Waker;
 
 /// At most this many slices go into one send; the kernel's own limit is 1024 (`UIO_MAXIOV`). What is left over is a short
 /// send to the caller.
@@ -64,4 +68,49 @@ pub(super) fn message(slices: &[libc::iovec]) -> libc::msghdr {
     message.msg_iov = slices.as_ptr().cast_mut();
     message.msg_iovlen = slices.len().min(SLICES) as _;
     message
+}
+
+/// Fails with EBADF where `fd` is no open descriptor.
+pub(super) fn check_open(fd: RawFd) -> io::Result<()> {
+    rustix::io::fcntl_getfd(borrow(fd)?)?;
+    Ok(())
+}
+
+/// Fails where epoll would not take `fd`: with EBADF where it is no open descriptor, with EPERM where its file is always
+/// ready.
+pub(super) fn check_pollable(fd: RawFd) -> io::Result<()> {
+    let source = borrow(fd)?;
+    match FileType::from_raw_mode(fstat(source)?.st_mode) {
+        FileType::Socket | FileType::Fifo => Ok(()),
+        FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
+        // Of devices some can be polled, and among nameless files are the eventfd and the pidfd. Epoll knows.
+        _ => {
+            let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            Ok(epoll::add(&instance, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
+        }
+    }
+}
+
+/// Waits for the waker alone.
+pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        waker.consume();
+        return Ok(());
+    }
+    let descriptor = waker.descriptor()?;
+    if !waker.announce_sleep() {
+        return Ok(());
+    }
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
+    let result = match poll(&mut descriptors, timeout.map(timespec).as_ref()) {
+        Ok(0) | Err(Errno::INTR) => Ok(()),
+        Ok(_) => {
+            // Signalled by this wake, or a leftover of one whose sleeper had gone on before it was written.
+            let _ = rustix::io::read(descriptor, &mut [0_u8; 8]);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    };
+    waker.consume();
+    result
 }
