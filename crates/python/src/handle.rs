@@ -16,7 +16,7 @@ use whilst_engine::timers::TimerKey;
 
 use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
-use crate::ffi::call::{call_stack, in_context};
+use crate::ffi::call::{call_stack, copy_context, in_context};
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
@@ -32,8 +32,6 @@ pub(crate) enum CallbackArguments {
 }
 
 impl CallbackArguments {
-    const NONE: Self = Self::Inline { count: 0, values: [None, None, None] };
-
     /// Owned references to what `values` borrows.
     #[inline]
     pub(crate) fn new(py: Python<'_>, values: &[*mut raw::PyObject]) -> Self {
@@ -100,6 +98,15 @@ pub(crate) struct Callback {
 impl Callback {
     pub(crate) fn new(callable: Py<PyAny>, arguments: CallbackArguments, context: Py<PyAny>) -> Self {
         Self { callable, arguments, context }
+    }
+
+    /// A callback in a copy of the current context.
+    pub(crate) fn from_tuple(callable: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Self> {
+        let py = callable.py();
+        let values: Vec<_> = arguments.iter().collect();
+        let pointers: Vec<_> = values.iter().map(Bound::as_ptr).collect();
+        let arguments = CallbackArguments::new(py, &pointers);
+        Ok(Self::new(callable.clone().unbind(), arguments, copy_context(py)?.unbind()))
     }
 
     fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -252,7 +259,7 @@ fn failed<T: AnyHandle>(py: Python<'_>, handle: &Object<T>, error: PyErr) -> PyR
     if ends_the_run(py, &error) {
         return Err(error);
     }
-    static REPORT: Import = Import::new("whilst._errors", "report_callback");
+    static REPORT: Import = Import::new("whilst._loop.errors", "report_callback");
     let event_loop = handle.get().shared().0.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
     REPORT.get(py)?.call1((event_loop, handle.bind(py), error))?;
     Ok(())

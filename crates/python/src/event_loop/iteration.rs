@@ -152,7 +152,7 @@ impl LoopCore {
     /// Runs a handle as debug mode wants it: its like is known while it runs, and reported if it took long.
     #[cold]
     fn run_watched<T: AnyHandle>(this: &Bound<'_, Self>, handle: Object<T>) -> PyResult<()> {
-        static REPORT_SLOW: Import = Import::new("whilst._errors", "report_slow_callback");
+        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_callback");
         let py = this.py();
         let core = this.get();
         if handle.get().shared().is_cancelled(py) {

@@ -78,6 +78,12 @@ impl LoopCore {
         self.is_debug()
     }
 
+    /// True in debug mode; the name by which CPython's own functions ask.
+    #[getter]
+    fn _debug(&self) -> bool {
+        self.is_debug()
+    }
+
     /// Turn debug mode on or off, but for the tracking of coroutines' origins.
     fn _set_debug(&self, enabled: bool) {
         self.debug.store(enabled, Ordering::Relaxed);

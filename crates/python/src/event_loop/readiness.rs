@@ -10,9 +10,8 @@ use whilst_engine::driver::{Interest, Key, Operation};
 use super::registry::Source;
 use super::LoopCore;
 use crate::errors::os_error;
-use crate::ffi::call::copy_context;
 use crate::ffi::class::Object;
-use crate::handle::{Callback, CallbackArguments, Handle, cancel_handle, new_handle};
+use crate::handle::{Callback, Handle, cancel_handle, new_handle};
 
 /// What is watched of one descriptor.
 #[derive(Default)]
@@ -166,13 +165,7 @@ impl LoopCore {
         if fd < 0 {
             return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
         }
-        let values: Vec<_> = arguments.iter().collect();
-        let pointers: Vec<_> = values.iter().map(Bound::as_ptr).collect();
-        let callback = Callback::new(
-            callback.clone().unbind(),
-            CallbackArguments::new(py, &pointers),
-            copy_context(py)?.unbind(),
-        );
+        let callback = Callback::from_tuple(callback, arguments)?;
         let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.

@@ -21,14 +21,6 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Watch(handle) => Self::Watch(handle.clone_ref(py)),
-            Self::Stream(stream) => Self::Stream(stream.clone_ref(py)),
-            Self::Acceptor(acceptor) => Self::Acceptor(Arc::clone(acceptor)),
-        }
-    }
-
     fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
@@ -66,12 +58,6 @@ impl Registry {
     pub(crate) fn get(&self, key: Key) -> Option<&Source> {
         let slot = self.slots.get(key.0 as u32 as usize)?;
         if slot.generation == (key.0 >> 32) as u32 { slot.source.as_ref() } else { None }
-    }
-
-    /// Puts another source in the place of one that is there.
-    pub(crate) fn replace(&mut self, key: Key, source: Source) -> Option<Source> {
-        let slot = self.slots.get_mut(key.0 as u32 as usize)?;
-        if slot.generation == (key.0 >> 32) as u32 { slot.source.replace(source) } else { None }
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<Source> {

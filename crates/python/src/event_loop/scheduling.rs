@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
@@ -238,4 +239,29 @@ fn timer(
 fn time(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
     arguments.take("time", [], 0)?;
     Ok(now().into_pyobject(this.py())?.into_any().unbind())
+}
+
+/// Make a Handle of a callback without scheduling it.
+#[pyfunction]
+#[pyo3(name = "new_handle")]
+pub(crate) fn new_handle_of(
+    event_loop: &Bound<'_, LoopCore>,
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+) -> PyResult<Py<PyAny>> {
+    let py = event_loop.py();
+    let callback = Callback::from_tuple(callback, args)?;
+    let debug = event_loop.get().is_debug();
+    new_handle::<Handle>(py, event_loop.as_unbound(), callback, 0.0, debug).map(Object::into_any)
+}
+
+#[pymethods]
+impl LoopCore {
+    /// Queue a Handle of this package for the next iteration. Raises TypeError for any other object.
+    fn _push_handle(&self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = handle.py();
+        let handle = Object::<Handle>::from_any(handle).ok_or_else(|| PyTypeError::new_err("not a handle"))?;
+        self.push(py, Work::Handle(handle));
+        Ok(())
+    }
 }

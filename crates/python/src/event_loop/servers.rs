@@ -29,7 +29,7 @@ pub(crate) struct Acceptor {
     fd: RawFd,
     factory: Py<PyAny>,
     server: Option<Py<PyAny>>,
-    /// What makes a TLS transport of a connection: `(event_loop, socket, protocol, server)`, in Python.
+    /// What makes a transport of a connection's `socket.socket`, in the place of the factory and a plain one.
     wrap: Option<Py<PyAny>>,
     backlog: usize,
     /// The context that the server was started in; each connection runs in a copy.
@@ -51,7 +51,7 @@ impl Acceptor {
 #[pymethods]
 impl LoopCore {
     /// Accept connections on a listening socket; the protocol of each is made by protocol_factory. `wrap`, if given, is
-    /// called with (loop, socket, protocol factory, server) for each connection instead.
+    /// called with each connection's socket instead, and makes the transport.
     #[pyo3(signature = (protocol_factory, sock, server = None, backlog = 100, wrap = None))]
     fn _accept_connections(
         this: &Bound<'_, Self>,
@@ -86,7 +86,7 @@ impl LoopCore {
     }
 
     /// Stop accepting connections on a listening socket and close it.
-    fn _stop_serving(this: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn _stop_accepting(this: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         let fd = descriptor(sock)?;
@@ -164,7 +164,7 @@ impl LoopCore {
             let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
             if let Some(wrap) = &acceptor.wrap {
                 let socket = crate::transport::socket::into_python(py, fd)?;
-                wrap.bind(py).call1((this, socket, &acceptor.factory, server))?;
+                wrap.bind(py).call1((socket,))?;
                 return Ok(());
             }
             let protocol = call(acceptor.factory.bind(py), [])?;

@@ -64,7 +64,7 @@ fn create_future(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> Py
 
 fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
     static TASK: LateImport = LateImport::new("asyncio.tasks", "Task");
-    static FROM_FACTORY: Import = Import::new("whilst._tasks", "from_factory");
+    static FROM_FACTORY: Import = Import::new("whilst._loop.tasks", "from_factory");
     let py = this.py();
     let core = this.get();
     core.check_open()?;

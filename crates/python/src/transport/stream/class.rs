@@ -184,7 +184,7 @@ fn is_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_
 
 /// Says in the log of debug mode what became of reading.
 fn log_debug(this: &Object<Stream>, py: Python<'_>, message: &str) -> PyResult<()> {
-    static LOG: Import = Import::new("whilst._errors", "log_debug");
+    static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
     let debug = this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
     if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
 }

@@ -140,7 +140,7 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._errors", "report_protocol_callback");
+        static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
         static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| state.audience(py));
@@ -211,7 +211,7 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._errors", "report_protocol_callback");
+        static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| state.audience(py));
         let mut told = Ok(());

@@ -160,7 +160,7 @@ impl Stream {
         error: PyErr,
         message: &str,
     ) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._errors", "report_fatal_error");
+        static REPORT: Import = Import::new("whilst._loop.errors", "report_fatal_error");
         let py = event_loop.py();
         if ends_the_run(py, &error) {
             return Err(error);

@@ -254,7 +254,7 @@ impl Stream {
 
     /// The peer sends no more: the protocol says whether it wants to go on sending.
     fn end_received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, audience: &Audience) -> PyResult<()> {
-        static LOG_END: Import = Import::new("whilst._errors", "log_end_of_stream");
+        static LOG_END: Import = Import::new("whilst._loop.errors", "log_end_of_stream");
         let py = event_loop.py();
         let operation = this.get().state.with(py, |state| {
             state.ended = true;

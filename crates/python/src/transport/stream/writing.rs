@@ -89,7 +89,7 @@ impl Stream {
         py: Python<'py>,
         pieces: impl IntoIterator<Item = Bound<'py, PyBytes>>,
     ) -> PyResult<()> {
-        static WARN: Import = Import::new("whilst._errors", "warn_of_lost_write");
+        static WARN: Import = Import::new("whilst._loop.errors", "warn_of_lost_write");
         let mut pieces = Some(pieces);
         let written = this.get().state.with(py, |state| {
             if state.lost > 0 {
