@@ -51,6 +51,8 @@ impl LoopCore {
         check_signals(py)?;
         core.take_inbox(py);
         core.take_due_timers(py);
+        // Only this thread writes it.
+        core.iterations.store(core.iteration() + 1, Ordering::Relaxed);
         let count = core.state.with(py, |state| state.ready.begin());
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };

@@ -76,6 +76,8 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     debug: AtomicBool,
     closed: AtomicBool,
+    /// How many iterations have begun.
+    iterations: AtomicU64,
     stopping: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
@@ -124,6 +126,7 @@ impl LoopCore {
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            iterations: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
@@ -133,8 +136,9 @@ impl LoopCore {
 
     /// The name of the driver underneath: `"io_uring"` or `"epoll"`.
     #[getter]
-    fn driver(&self) -> &'static str {
-        self.driver_name
+    fn driver(&self, py: Python<'_>) -> &'static str {
+        // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
+        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -179,6 +183,12 @@ impl LoopCore {
     #[inline]
     pub(crate) fn is_debug(&self) -> bool {
         self.debug.load(Ordering::Relaxed)
+    }
+
+    /// The number of the iteration that runs; 0 before the first.
+    #[inline]
+    pub(crate) fn iteration(&self) -> u64 {
+        self.iterations.load(Ordering::Relaxed)
     }
 
     /// Raises `RuntimeError` if the loop is closed.

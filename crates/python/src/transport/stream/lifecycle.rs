@@ -109,6 +109,7 @@ impl Stream {
                     ended: false,
                     receive: None,
                     receive_stops: false,
+                    delivered: 0,
                     kept: VecDeque::new(),
                     outgoing: Outgoing::default(),
                     listed: false,

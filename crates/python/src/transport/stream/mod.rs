@@ -68,7 +68,9 @@ pub(crate) struct State {
     receive: Option<Operation>,
     /// The receive operation was told to stop; it says when it has.
     receive_stops: bool,
-    /// What came after `pause_reading()`.
+    /// The iteration in which bytes were last handed to the protocol.
+    delivered: u64,
+    /// What came after `pause_reading()`, and an end that came too soon.
     kept: VecDeque<Received>,
 
     outgoing: Outgoing,

@@ -37,6 +37,15 @@ enum Reception {
     Stop,
     /// Receiving has stopped, but is wanted again.
     Restart,
+    /// Nothing now: it was kept for the next iteration.
+    Later,
+}
+
+/// What is next of what was kept.
+enum Kept {
+    Deliver(Audience, bool, Received),
+    Later,
+    Nothing,
 }
 
 /// What came of filling a protocol's buffer.
@@ -77,8 +86,9 @@ impl Stream {
         received: Received,
     ) -> PyResult<()> {
         let py = event_loop.py();
+        let iteration = event_loop.get().iteration();
         let mut received = Some(received);
-        let reception = this.get().state.with(py, |state| state.receive(py, &mut received));
+        let reception = this.get().state.with(py, |state| state.receive(py, iteration, &mut received));
         match (reception, received) {
             (Reception::Deliver(audience, buffered), Some(received)) => {
                 Self::deliver(this, event_loop, &audience, buffered, received)
@@ -89,26 +99,37 @@ impl Stream {
                 Ok(())
             }
             (Reception::Restart, _) => Self::start_reading(this, event_loop),
+            (Reception::Later, _) => Self::queue(this, event_loop, StreamWork::Resume),
             _ => Ok(()),
         }
     }
 
-    /// `resume_reading()`, after it was noted: hands over what was kept meanwhile and goes on.
+    /// Hands over what was kept, and goes on.
     pub(super) fn deliver_kept(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
+        let iteration = event_loop.get().iteration();
         loop {
             let next = this.get().state.with(py, |state| {
-                if !state.is_reading() || state.kept.is_empty() {
-                    return None;
+                if !state.is_reading() {
+                    return Kept::Nothing;
                 }
-                let audience = state.audience(py)?;
-                state.kept.pop_front().map(|received| (audience, state.buffered, received))
+                match state.kept.front() {
+                    None => return Kept::Nothing,
+                    Some(first) if state.comes_too_soon(first, iteration) => return Kept::Later,
+                    Some(_) => {}
+                }
+                state.delivered = iteration;
+                match (state.audience(py), state.kept.pop_front()) {
+                    (Some(audience), Some(received)) => Kept::Deliver(audience, state.buffered, received),
+                    _ => Kept::Nothing,
+                }
             });
             match next {
-                Some((audience, buffered, received)) => {
+                Kept::Deliver(audience, buffered, received) => {
                     Self::deliver(this, event_loop, &audience, buffered, received)?;
                 }
-                None => return Self::start_reading(this, event_loop),
+                Kept::Later => return Self::queue(this, event_loop, StreamWork::Resume),
+                Kept::Nothing => return Self::start_reading(this, event_loop),
             }
         }
     }
@@ -310,7 +331,7 @@ impl Stream {
 
 impl State {
     /// Sorts what was received: takes it out of `received` if it is kept.
-    fn receive(&mut self, py: Python<'_>, received: &mut Option<Received>) -> Reception {
+    fn receive(&mut self, py: Python<'_>, iteration: u64, received: &mut Option<Received>) -> Reception {
         match received {
             Some(Received::Stopped) => {
                 self.receive = None;
@@ -342,10 +363,24 @@ impl State {
             }
             return Reception::Done;
         }
+        if received.as_ref().is_some_and(|received| self.comes_too_soon(received, iteration)) {
+            self.kept.extend(received.take());
+            return Reception::Later;
+        }
+        self.delivered = iteration;
         match self.audience(py) {
             Some(audience) => Reception::Deliver(audience, self.buffered),
             None => Reception::Done,
         }
+    }
+
+    /// True for the end of the stream in an iteration that has delivered bytes.
+    ///
+    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before `eof_received()` and
+    /// `connection_lost()`, and programs rely on it (aiohttp's server starts a request's handler in between). A ring may have
+    /// received the bytes and the end in one go.
+    fn comes_too_soon(&self, received: &Received, iteration: u64) -> bool {
+        self.delivered == iteration && matches!(received, Received::End | Received::Failed(_))
     }
 }
 
