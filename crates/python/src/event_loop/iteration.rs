@@ -51,8 +51,6 @@ impl LoopCore {
         check_signals(py)?;
         core.take_inbox(py);
         core.take_due_timers(py);
-        // Only this thread writes it.
-        core.iterations.store(core.iteration() + 1, Ordering::Relaxed);
         let count = core.state.with(py, |state| state.ready.begin());
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
@@ -103,7 +101,11 @@ impl LoopCore {
         let core = this.get();
         let key = completion.key;
         match completion.event {
-            Event::Received(received) => core.push(py, Work::Received(key, received)),
+            Event::Received(received) => {
+                if let Some(stream) = core.stream(py, key) {
+                    Stream::received(&stream, this, received);
+                }
+            }
             Event::Accepted(accepted) => core.push(py, Work::Accepted(key, accepted)),
             Event::Ready => {
                 let queue = |state: &mut State| match state.registry.get(key) {
@@ -142,10 +144,6 @@ impl LoopCore {
                 timer.get().shared().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
-            Work::Received(key, received) => match core.stream(py, key) {
-                Some(stream) => Stream::received(&stream, this, received),
-                None => Ok(()),
-            },
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
         }

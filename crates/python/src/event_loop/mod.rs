@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key, Received};
+use whilst_engine::driver::{Choice, Completion, Driver, Key};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -38,8 +38,6 @@ pub(crate) enum Work {
     Handle(Object<Handle>),
     /// A callback whose time has come.
     Timer(Object<TimerHandle>),
-    /// A receive operation of a stream transport has something to say.
-    Received(Key, Received),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
     /// A connection was accepted, or accepting failed.
@@ -76,8 +74,6 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     debug: AtomicBool,
     closed: AtomicBool,
-    /// How many iterations have begun.
-    iterations: AtomicU64,
     stopping: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
@@ -126,7 +122,6 @@ impl LoopCore {
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            iterations: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
@@ -158,7 +153,7 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
-                    Work::Received(..) | Work::Accepted(..) => {}
+                    Work::Accepted(..) => {}
                 }
             }
             state.timers.iter().for_each(|timer| see(timer.as_py()));
@@ -183,12 +178,6 @@ impl LoopCore {
     #[inline]
     pub(crate) fn is_debug(&self) -> bool {
         self.debug.load(Ordering::Relaxed)
-    }
-
-    /// The number of the iteration that runs; 0 before the first.
-    #[inline]
-    pub(crate) fn iteration(&self) -> u64 {
-        self.iterations.load(Ordering::Relaxed)
     }
 
     /// Raises `RuntimeError` if the loop is closed.
