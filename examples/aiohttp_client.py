@@ -9,7 +9,6 @@ import asyncio
 import sys
 
 import aiohttp
-
 import whilst
 
 

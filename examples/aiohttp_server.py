@@ -2,15 +2,15 @@
 
     python aiohttp_server.py --port 8080
 
-``web.run_app`` makes its own loop unless it is given one, so the loop is the one line that changes. Ctrl-C ends it.
+``web.run_app`` makes its own loop unless it is given one, so the loop is the one line that changes. Ctrl-C
+ends it.
 """
 
 import argparse
 import asyncio
 
-from aiohttp import WSMsgType, web
-
 import whilst
+from aiohttp import WSMsgType, web
 
 routes = web.RouteTableDef()
 

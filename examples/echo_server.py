@@ -3,11 +3,12 @@
     python echo_server.py --port 8888
     python echo_server.py --port 8888 --streams
 
-Talk to it with ``nc 127.0.0.1 8888`` or any other TCP client; end it with Ctrl-C. What it has read before the end is still
-sent back.
+Talk to it with ``nc 127.0.0.1 8888`` or any other TCP client; end it with Ctrl-C. What it has read before
+the end is still sent back.
 
-asyncio has two ways to write a server, and this program shows both: a protocol, whose methods the loop calls as bytes
-arrive, and (with ``--streams``) a coroutine for each connection that awaits a reader and a writer.
+asyncio has two ways to write a server, and this program shows both: a protocol, whose methods the loop
+calls as bytes arrive, and (with ``--streams``) a coroutine for each connection that awaits a reader and a
+writer.
 """
 
 import argparse
@@ -37,8 +38,9 @@ class Echo(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
-    # The loop calls these two when much of what was written waits for the client, and when little does again. Without
-    # them, a client that sends and never reads would make the server keep all that it ever sent.
+    # The loop calls these two when much of what was written waits for the client, and when little does
+    # again. Without them, a client that sends and never reads would make the server keep all that it ever
+    # sent.
     def pause_writing(self) -> None:
         self.transport.pause_reading()
 

@@ -1,14 +1,15 @@
-"""The introduction's program: two simulated fetches on one event loop, 2 s and 1 s long, in a little over 2 s.
+"""The introduction's program: two simulated fetches, 2 s and 1 s long, on one event loop in a little over 2 s.
 
 Run it with either of
 
     python introduction.py
     whilst introduction.py
 
-and the lines printed are the same; under ``whilst`` the loop is whilst's, and the program does not know. It takes its loop
-from ``asyncio.get_event_loop()``, as programs did for years. Plain Python makes a loop for such a call up to 3.13 (with a
-``DeprecationWarning`` from 3.12 on) and raises ``RuntimeError`` from 3.14 on. The command ``whilst`` sets a loop before the
-program starts, so there the call works on every Python and warns on none.
+and the lines printed are the same; under ``whilst`` the loop is whilst's, and the program does not know. It
+takes its loop from ``asyncio.get_event_loop()``, as programs did for years. Plain Python makes a loop for
+such a call up to 3.13 (with a ``DeprecationWarning`` from 3.12 on) and raises ``RuntimeError`` from 3.14
+on. The command ``whilst`` sets a loop before the program starts, so there the call works on every Python
+and warns on none.
 """
 
 import asyncio

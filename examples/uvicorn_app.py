@@ -2,8 +2,8 @@
 
     uvicorn --loop whilst:new_event_loop uvicorn_app:app
 
-uvicorn calls what ``--loop MODULE:CALLABLE`` names to make its loop (from uvicorn 0.36 on; before, an option with
-that form did not exist, or meant a function that sets a policy).
+uvicorn calls what ``--loop MODULE:CALLABLE`` names to make its loop (from uvicorn 0.36 on; before, an
+option with that form did not exist, or meant a function that sets a policy).
 """
 
 import asyncio

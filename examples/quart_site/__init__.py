@@ -1,6 +1,7 @@
 """A small Quart site: a page from a template file, and a form that is answered.
 
-Run it from the folder above this one, by its own ``__main__`` (which calls hypercorn's ``serve`` under ``whilst.run``):
+Run it from the folder above this one, by its own ``__main__`` (which calls hypercorn's ``serve`` under
+``whilst.run``):
 
     python -m quart_site --port 8000
 
@@ -32,7 +33,8 @@ async def index() -> str:
 async def answer() -> str:
     """The page again, with what was sent.
 
-    The brackets are the point: ``await request.form.get('key')`` would look for ``get`` on the coroutine, which has none.
+    The brackets are the point: ``await request.form.get('key')`` would look for ``get`` on the coroutine,
+    which has none.
     """
     key = (await request.form).get("key")
     return await render_template("index.html", key=key, loop=loop_name())

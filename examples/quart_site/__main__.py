@@ -2,10 +2,9 @@
 
 import argparse
 
+import whilst
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-
-import whilst
 
 from . import app
 

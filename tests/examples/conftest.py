@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "frameworks"))
 
-from serving import DRIVERS, io_uring_refusal  # noqa: E402
+from serving import DRIVERS, io_uring_refusal
 
 
 @pytest.fixture(params=DRIVERS, scope="session")

@@ -66,7 +66,8 @@ def test_echo_server(driver: str, streams: bool, number: signal.Signals) -> None
         assert received == sent
         patient.close()
 
-        # The end: a client that is idle is let go, what was sent to it is there, and nobody is let in any more.
+        # The end: a client that is idle is let go, what was sent to it is there, and nobody is let in any
+        # more.
         clients[0].sendall(b"last words\n")
         with clients[0].makefile("rb") as file:
             assert file.readline() == b"last words\n"

@@ -21,7 +21,8 @@ LINES = [
 ]
 
 LIMIT_SECONDS = 2.9
-"""Two fetches one after the other would take 3 s; a little over 2 s with the start of an interpreter is what is promised."""
+"""Two fetches one after the other would take 3 s; a little over 2 s with the start of an interpreter is
+what is promised."""
 
 
 def run(arguments: list[str], driver: str, cwd: Path) -> tuple[list[str], float]:

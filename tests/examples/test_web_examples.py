@@ -47,7 +47,8 @@ def test_quart_site(driver: str, loop_name: str, how: str) -> None:
         page = ask(connection, "POST", "/", urlencode({"key": "brackets & <await>"}), FORM)
         assert "You sent: brackets &amp; &lt;await&gt;" in page
         boundary = "b" * 20
-        body = f'--{boundary}\r\nContent-Disposition: form-data; name="key"\r\n\r\nin parts\r\n--{boundary}--\r\n'
+        part = 'Content-Disposition: form-data; name="key"\r\n\r\nin parts'
+        body = f"--{boundary}\r\n{part}\r\n--{boundary}--\r\n"
         page = ask(
             connection, "POST", "/", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         )
@@ -75,7 +76,9 @@ def test_uvicorn_app(driver: str, loop_name: str) -> None:
 
 def test_aiohttp_server_and_client(driver: str, loop_name: str) -> None:
     port = free_port()
-    with Program(["aiohttp_server.py", "--port", str(port)], driver=driver, cwd=EXAMPLES, port=port) as server:
+    with Program(
+        ["aiohttp_server.py", "--port", str(port)], driver=driver, cwd=EXAMPLES, port=port
+    ) as server:
         urls = [f"http://127.0.0.1:{port}/?name=name{number}" for number in range(20)]
         with Program(["aiohttp_client.py", *urls], driver=driver, cwd=EXAMPLES) as fetcher:
             assert fetcher.wait() == 0

@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import DRIVERS, io_uring_refusal  # noqa: E402
-from servers import RunningServer, Servers  # noqa: E402
+from servers import RunningServer, Servers
+from serving import DRIVERS, io_uring_refusal
 
 
 @pytest.fixture(params=DRIVERS, scope="session")
@@ -38,7 +38,8 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 def server(kind: str, driver: str, servers: Servers) -> Iterator[RunningServer]:
-    """A server of the kind that the test names, on `driver`. What the test leaves behind in it fails the test."""
+    """A server of the kind that the test names, on `driver`. What the test leaves behind in it fails the
+    test."""
     running = servers.get(kind, driver)
     seen = len(running.output())
     yield running

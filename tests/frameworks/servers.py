@@ -43,7 +43,8 @@ class RunningServer(Program):
         super().__enter__()
         self.tasks_at_rest, self.sockets_at_rest = 0, 0
         if self.kind in HTTP_KINDS:
-            # The first request may start what stays (a thread, a helper task); the second sees the server at rest.
+            # The first request may start what stays (a thread, a helper task); the second sees the server
+            # at rest.
             self.facts()
             first = self.facts()
             self.tasks_at_rest, self.sockets_at_rest = first["tasks"], first["sockets"]

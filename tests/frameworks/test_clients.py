@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import aiohttp
 import httpx
 import pytest
-from serving import MIB, WAIT_SECONDS, open_sockets, payload, payload_sha256
-from servers import RunningServer
-
 import whilst
+from servers import RunningServer
+from serving import MIB, WAIT_SECONDS, free_port, open_sockets, payload, payload_sha256
 
 LARGE = 32 * MIB
 KERNEL_KEEPS = 16 * MIB
@@ -101,7 +100,9 @@ class TestHttpx:
             limits = httpx.Limits(max_connections=count)
             async with httpx.AsyncClient(base_url=url(server), limits=limits, timeout=WAIT_SECONDS) as client:
                 for _ in range(2):
-                    requests = [client.get(f"/barrier?count={count}&number={number}") for number in range(count)]
+                    requests = [
+                        client.get(f"/barrier?count={count}&number={number}") for number in range(count)
+                    ]
                     answers = await asyncio.gather(*requests)
                     assert [int(answer.json()["number"]) for answer in answers] == list(range(count))
 
@@ -122,8 +123,6 @@ class TestHttpx:
 
     def test_nobody_listens(self, server: RunningServer) -> None:
         async def main() -> None:
-            from serving import free_port
-
             async with httpx.AsyncClient() as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(f"http://127.0.0.1:{free_port()}/")
@@ -204,8 +203,6 @@ class TestAiohttp:
 
     def test_nobody_listens(self, server: RunningServer) -> None:
         async def main() -> None:
-            from serving import free_port
-
             async with aiohttp.ClientSession() as session:
                 with pytest.raises(aiohttp.ClientConnectorError):
                     await session.get(f"http://127.0.0.1:{free_port()}/")
@@ -236,10 +233,12 @@ def test_aiohttp_server_and_client_in_one_loop() -> None:
         await site.start()
         port = runner.addresses[0][1]
         digest = hashlib.sha256()
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            async with session.post("/upload", data=large_body()) as response:
-                async for piece in response.content.iter_any():
-                    digest.update(piece)
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+            session.post("/upload", data=large_body()) as response,
+        ):
+            async for piece in response.content.iter_any():
+                digest.update(piece)
         await runner.cleanup()
         assert digest.hexdigest() == payload_sha256(LARGE)
 

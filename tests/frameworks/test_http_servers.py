@@ -15,15 +15,15 @@ import socket
 from typing import Any, BinaryIO
 
 import pytest
-from serving import MIB, WAIT_SECONDS, connect, listens, payload, payload_sha256, reset, wait_for
-from servers import BACK_PRESSURE_KINDS, HTTP_KINDS, RunningServer
-
 import whilst
+from servers import BACK_PRESSURE_KINDS, HTTP_KINDS, RunningServer
+from serving import MIB, WAIT_SECONDS, connect, kernel_listens, payload, payload_sha256, reset, wait_for
 
 LARGE = 32 * MIB
 
 KERNEL_KEEPS = 16 * MIB
-"""More than two sockets' kernel buffers hold (tcp_rmem and tcp_wmem let them grow to some 10 MiB together)."""
+"""More than two sockets' kernel buffers hold (tcp_rmem and tcp_wmem let them grow to some 10 MiB
+together)."""
 
 every_http_server = pytest.mark.parametrize("kind", HTTP_KINDS)
 
@@ -110,7 +110,8 @@ def test_large_download_to_a_slow_reader(server: RunningServer) -> None:
         request(sock, f"GET /download?size={LARGE} HTTP/1.1")
         status, headers = read_head(file)
         assert (status, headers["content-length"]) == (200, str(LARGE))
-        # Each question is an iteration or more of the server's loop, in which an app that nobody stops would go on.
+        # Each question is an iteration or more of the server's loop, in which an app that nobody stops
+        # would go on.
         for _ in range(30):
             produced = server.facts()["produced"]
         assert 0 < produced < KERNEL_KEEPS
@@ -126,9 +127,26 @@ def test_large_download_to_a_slow_reader(server: RunningServer) -> None:
         assert read_head(file)[0] == 200
 
 
+@every_http_server
+def test_what_is_written_before_a_close_is_not_lost(server: RunningServer) -> None:
+    """The app answers with 8 MiB in one piece, and the server closes the connection behind it at once,
+    while the client has read next to nothing."""
+    size = 8 * MIB
+    for _ in range(5):
+        with connect(server.number, receive_buffer=16 * 1024) as sock:
+            request(sock, f"GET /blob?size={size} HTTP/1.1\r\nConnection: close")
+            digest, file = hashlib.sha256(), sock.makefile("rb")
+            assert read_head(file)[0] == 200
+            while piece := file.read(8 * 1024):
+                digest.update(piece)
+            assert digest.hexdigest() == payload_sha256(size)
+            file.close()
+
+
 @pytest.mark.parametrize("kind", BACK_PRESSURE_KINDS)
 def test_large_upload_to_an_app_that_does_not_read_yet(server: RunningServer) -> None:
-    """The server stops reading from the connection, so that the client has to wait, and goes on when the app reads."""
+    """The server stops reading from the connection, so that the client has to wait, and goes on when the
+    app reads."""
     with connect(server.number) as sock, sock.makefile("rb") as file:
         request(sock, f"POST /held-upload HTTP/1.1\r\nContent-Length: {LARGE}")
         data = memoryview(b"".join(payload(LARGE)))
@@ -141,7 +159,8 @@ def test_large_upload_to_an_app_that_does_not_read_yet(server: RunningServer) ->
                 full = 0
             else:
                 full += 1
-                server.facts()  # lets the server's loop run: one that does not stop reading would empty the socket
+                # lets the server's loop run: one that does not stop reading would empty the socket
+                server.facts()
         assert server.post("/release") == 204
         sock.sendall(data[sent:])
         status, headers = read_head(file)
@@ -204,7 +223,9 @@ def test_many_connections_at_the_same_time(server: RunningServer, here: str) -> 
         reader, writer = await asyncio.open_connection("127.0.0.1", server.number)
         seen = []
         for _ in range(rounds):
-            writer.write(f"GET /barrier?count={count}&number={number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            writer.write(
+                f"GET /barrier?count={count}&number={number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
@@ -225,8 +246,8 @@ def test_many_connections_at_the_same_time(server: RunningServer, here: str) -> 
 STOPS: dict[tuple[str, signal.Signals], Any] = {
     ("hypercorn", signal.SIGTERM): 0,
     ("hypercorn", signal.SIGINT): 0,
-    # uvicorn sends itself the signal again once it has stopped, so that its parent sees why; its command line then takes
-    # the KeyboardInterrupt of a SIGINT for an orderly end.
+    # uvicorn sends itself the signal again once it has stopped, so that its parent sees why; its command
+    # line then takes the KeyboardInterrupt of a SIGINT for an orderly end.
     ("uvicorn-h11", signal.SIGTERM): -signal.SIGTERM,
     ("uvicorn-h11", signal.SIGINT): 0,
     ("uvicorn-httptools", signal.SIGTERM): -signal.SIGTERM,
@@ -240,7 +261,8 @@ STOPS: dict[tuple[str, signal.Signals], Any] = {
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @every_http_server
 def test_graceful_stop(kind: str, driver: str, number: signal.Signals) -> None:
-    """After the signal nobody is let in any more, a request under way is answered whole, and the server ends in order."""
+    """After the signal nobody is let in any more, a request under way is answered whole, and the server
+    ends in order."""
     with RunningServer(kind, driver) as server:
         idle = connect(server.number)
         idle_file = idle.makefile("rb")
@@ -250,8 +272,8 @@ def test_graceful_stop(kind: str, driver: str, number: signal.Signals) -> None:
         assert idle_file.read(int(headers["content-length"]))
 
         with connect(server.number) as sock, sock.makefile("rb") as file:
-            # The app answers with what it reads, so the response is under way until the request is whole. aiohttp reads
-            # nothing any more once it stops; its app holds the second half back until then.
+            # The app answers with what it reads, so the response is under way until the request is whole.
+            # aiohttp reads nothing any more once it stops; its app holds the second half back until then.
             halves = (b"first", b"after") if kind != "aiohttp" else (b"firstafter", b"")
             request(sock, "POST /in-flight HTTP/1.1\r\nContent-Length: 10", halves[0])
             status, headers = read_head(file)
@@ -261,8 +283,9 @@ def test_graceful_stop(kind: str, driver: str, number: signal.Signals) -> None:
                 answer += read_chunked(file)
             assert answer == b"started\nfirst"
 
+            assert kernel_listens(server.number)
             server.signal(number)
-            wait_for(lambda: not listens(server.number), "the server listens no more")
+            wait_for(lambda: not kernel_listens(server.number), "the server listens no more")
             sock.sendall(halves[1])
             while piece := read_chunked(file):
                 answer += piece

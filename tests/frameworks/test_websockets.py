@@ -1,4 +1,5 @@
-"""WebSockets: the servers of five libraries, with the clients of two on whilst's loop in the process of the tests."""
+"""WebSockets: the servers of five libraries, with the clients of two on whilst's loop in the process of the
+tests."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import signal
 
 import aiohttp
 import pytest
-from serving import MIB, listens, wait_for
 from servers import WEBSOCKET_KINDS, RunningServer
+from serving import MIB, kernel_listens, wait_for
 from test_clients import no_socket_left, on_whilst  # noqa: F401
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -26,7 +27,10 @@ def test_messages_come_back_in_order(server: RunningServer) -> None:
     async def main() -> None:
         async with connect(url(server), compression=None) as socket:
             # Not one by one: many are on their way at the same time.
-            messages = [f"message {number}" if number % 2 else bytes([number % 256]) * number for number in range(1, 500)]
+            messages = [
+                f"message {number}" if number % 2 else bytes([number % 256]) * number
+                for number in range(1, 500)
+            ]
 
             async def send() -> None:
                 for message in messages:
@@ -145,7 +149,7 @@ def test_a_stop_closes_the_clients(driver: str) -> None:
                     assert socket.close_code == 1001
 
         on_whilst(main())
-        wait_for(lambda: not listens(server.number), "the server listens no more")
+        wait_for(lambda: not kernel_listens(server.number), "the server listens no more")
         assert server.wait() == 0
         assert "the app's own shutdown ran" in server.output()
         assert server.complaints() == []

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from wrk_soak import DRIVERS, TARGETS, io_uring_refusal, soak  # noqa: E402
+from wrk_soak import DRIVERS, TARGETS, io_uring_refusal, soak
 
 SECONDS = int(os.environ.get("WHILST_SOAK_SECONDS", "3"))
 """Seconds of load for each run: short here, so that every run of the tests can afford it."""
@@ -25,5 +25,5 @@ def test_soak(target: str, driver: str) -> None:
     if driver == "io_uring" and (refusal := io_uring_refusal()):
         pytest.skip(refusal)
     figures = soak(target, driver, SECONDS, connections=64)
-    print(figures)
+    print(figures, figures.output, sep="\n")
     assert figures.faults == []

@@ -3,17 +3,18 @@
     python tests/soak/wrk_soak.py --seconds 30
     python tests/soak/wrk_soak.py --seconds 5 --target uvicorn --driver epoll
 
-`wrk` (``apt-get install wrk``) keeps 64 connections busy. What fails the run: an answer other than 2xx or 3xx, a socket
-error or a timeout that wrk counts, a complaint in the server's output, a server that does not stop in order, and memory
-that grows.
+`wrk` (``apt-get install wrk``) keeps 64 connections busy. What fails the run: an answer other than 2xx or
+3xx, a socket error or a timeout that wrk counts, a complaint in the server's output, a server that does not
+stop in order, and memory that grows.
 
-**What counts as growth.** The server's resident memory (``VmRSS`` of ``/proc/PID/status``, of the process that serves) is
-sampled ten times a second, after a warm-up under the same load that brings in lazy imports, caches and the sockets' buffers.
-Compared are the medians of the first and of the last third of the samples: a median, since a single sample can meet a
-collection of garbage half done. More than 2 MiB between them is growth. CPython's allocator takes memory in arenas of 1 MiB and
-the C library in steps of its own, so a step or two of that size is no leak; yet between the middles of the two thirds
-of a run of 30 s lie 20 s of requests, tens of thousands of them, and a leak of one small object (100 bytes) a request is
-above 2 MiB from 21 000 requests on. The bytes a request are printed too.
+**What counts as growth.** The server's resident memory (``VmRSS`` of ``/proc/PID/status``, of the process
+that serves) is sampled ten times a second, after a warm-up under the same load that brings in lazy imports,
+caches and the sockets' buffers. Compared are the medians of the first and of the last third of the samples:
+a median, since a single sample can meet a collection of garbage half done. More than 2 MiB between them is
+growth. CPython's allocator takes memory in arenas of 1 MiB and the C library in steps of its own, so a step
+or two of that size is no leak; yet between the middles of the two thirds of a run of 30 s lie 20 s of
+requests, tens of thousands of them, and a leak of one small object (100 bytes) a request is above 2 MiB
+from 21 000 requests on. The bytes a request are printed too.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "frameworks"))
 
-from serving import DRIVERS, EXAMPLES, MIB, Program, free_port, io_uring_refusal  # noqa: E402
+from serving import DRIVERS, EXAMPLES, MIB, Program, free_port, io_uring_refusal
 
 TARGETS = ("quart", "uvicorn")
 
 GROWTH_LIMIT = 2 * MIB
-"""Growth of the median resident memory from the first third to the last, in bytes, that is still none; see above."""
+"""Growth of the median resident memory from the first third to the last, in bytes, that is still none; see
+above."""
 
 SAMPLES_PER_SECOND = 10
 WARM_UP_SECONDS = 3
@@ -55,6 +57,7 @@ class Figures:
     last_third: float
     complaints: list[str]
     exit_code: int
+    output: str
 
     @property
     def growth(self) -> float:
@@ -80,7 +83,8 @@ class Figures:
             f"{self.target:8} {self.driver:9} {self.seconds:3.0f} s  {self.requests:7} requests  "
             f"{self.requests / self.seconds:7.0f}/s  errors {len(self.errors)}  "
             f"RSS {self.first_third / MIB:.2f} -> {self.last_third / MIB:.2f} MiB "
-            f"({self.growth / MIB:+.2f} MiB, {each:+.1f} bytes a request)  " + ("; ".join(self.faults) or "passed")
+            f"({self.growth / MIB:+.2f} MiB, {each:+.1f} bytes a request)  "
+            + ("; ".join(self.faults) or "passed")
         )
 
 
@@ -90,9 +94,17 @@ def server(target: str, driver: str) -> Program:
     if target == "quart":
         arguments = ["-m", "quart_site", "--port", str(port)]
     else:
-        arguments = ["-m", "uvicorn", "--loop", "whilst:new_event_loop", "--no-access-log", "--port", str(port)]
+        arguments = [
+            "-m",
+            "uvicorn",
+            "--loop",
+            "whilst:new_event_loop",
+            "--no-access-log",
+            "--port",
+            str(port),
+        ]
         arguments.append("uvicorn_app:app")
-    return Program(arguments, driver=driver, cwd=EXAMPLES, port=port)
+    return Program(arguments, driver=driver, cwd=EXAMPLES, port=port, show=False)
 
 
 def resident_bytes(pid: int) -> int:
@@ -153,12 +165,15 @@ def soak(target: str, driver: str, seconds: int, connections: int) -> Figures:
             last_third=statistics.median(samples[-third:]),
             complaints=program.complaints(),
             exit_code=exit_code,
+            output=program.output(),
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Load on the examples: no error, no growth of memory.")
-    parser.add_argument("--seconds", type=int, default=30, help="of load, for each run (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=int, default=30, help="of load, for each run (default: %(default)s)"
+    )
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--target", choices=TARGETS, help="only this example (default: both)")
     parser.add_argument("--driver", choices=DRIVERS, help="only this driver (default: both)")
@@ -173,7 +188,9 @@ def main() -> int:
         for target in [arguments.target] if arguments.target else TARGETS:
             figures = soak(target, driver, arguments.seconds, arguments.connections)
             print(figures, flush=True)
-            failed |= bool(figures.faults)
+            if figures.faults:
+                print(figures.output, flush=True)
+                failed = True
     return int(failed)
 
 

@@ -6,9 +6,8 @@ import hashlib
 import sys
 
 import inside
-from aiohttp import WSMsgType, web
-
 import whilst
+from aiohttp import WSMsgType, web
 
 SHUTDOWN = web.AppKey("SHUTDOWN", asyncio.Event)
 
@@ -35,7 +34,8 @@ async def upload(request: web.Request) -> web.Response:
             digest.update(piece)
             size += len(piece)
     except ConnectionError:
-        # This is how aiohttp tells a handler of a client that went away; what the handler lets through is logged.
+        # This is how aiohttp tells a handler of a client that went away; what the handler lets through is
+        # logged.
         return web.Response(status=400)
     return web.json_response({"size": size, "sha256": digest.hexdigest()})
 
@@ -65,6 +65,11 @@ async def download(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@routes.get("/blob")
+async def blob(request: web.Request) -> web.Response:
+    return web.Response(body=b"".join(inside.download(int(request.query["size"]))))
+
+
 @routes.get("/barrier")
 async def barrier(request: web.Request) -> web.Response:
     await inside.barrier(int(request.query["count"]))
@@ -76,7 +81,8 @@ async def in_flight(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(b"started\n" + await request.content.readexactly(5))
-    # Once aiohttp shuts down it reads no more from any connection, so the signal to go on is the shutdown itself.
+    # Once aiohttp shuts down it reads no more from any connection, so the signal to go on is the shutdown
+    # itself.
     await request.app[SHUTDOWN].wait()
     await response.write(await request.content.read())
     await response.write_eof()

@@ -52,6 +52,11 @@ async def download() -> Any:
     return pieces(), {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
 
 
+@app.get("/blob")
+async def blob() -> bytes:
+    return b"".join(inside.download(int(request.args["size"])))
+
+
 @app.get("/barrier")
 async def barrier() -> dict[str, Any]:
     await inside.barrier(int(request.args["count"]))
@@ -83,14 +88,14 @@ async def bye() -> None:
 
 
 if __name__ == "__main__":
+    import whilst
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
-
-    import whilst
 
     config = Config()
     config.bind = [f"127.0.0.1:{sys.argv[1]}"]
     config.graceful_timeout = 20
-    # hypercorn forgets a connection that its client has closed only when this time is over; the tests wait for that.
+    # hypercorn forgets a connection that its client has closed only when this time is over; the tests wait
+    # for that.
     config.keep_alive_timeout = 1
     whilst.run(serve(app, config))

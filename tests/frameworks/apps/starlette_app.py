@@ -64,6 +64,10 @@ async def download(request: Request) -> Response:
     )
 
 
+async def blob(request: Request) -> Response:
+    return Response(b"".join(inside.download(int(request.query_params["size"]))))
+
+
 async def barrier(request: Request) -> Response:
     await inside.barrier(int(request.query_params["count"]))
     return JSONResponse({"number": request.query_params["number"]})
@@ -76,8 +80,8 @@ async def never(request: Request) -> Response:
 
 
 class InFlight:
-    """Answers before the request is whole. An ASGI app and no endpoint, since Starlette's `StreamingResponse` reads the
-    request itself while it sends, to see the client go away."""
+    """Answers before the request is whole. An ASGI app and no endpoint, since Starlette's
+    `StreamingResponse` reads the request itself while it sends, to see the client go away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -118,6 +122,7 @@ app = Starlette(
         Route("/held-upload", held_upload, methods=["POST"]),
         Route("/release", release, methods=["POST"]),
         Route("/download", download),
+        Route("/blob", blob),
         Route("/barrier", barrier),
         Route("/never", never),
         Route("/in-flight", InFlight(), methods=["POST"]),

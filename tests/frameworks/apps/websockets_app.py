@@ -6,10 +6,9 @@ import signal
 import sys
 
 import inside
+import whilst
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-
-import whilst
 
 
 async def handle(socket: ServerConnection) -> None:
