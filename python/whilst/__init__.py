@@ -9,8 +9,8 @@ Three ways in, each for a program that is written for :mod:`asyncio`:
 The command ``whilst SCRIPT`` needs no line in the program at all.
 """
 
-from typing import TYPE_CHECKING
-
+# Type checkers know the name; importing it from `typing` would import typing.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop

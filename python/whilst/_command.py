@@ -40,11 +40,7 @@ def main() -> None:
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
     kind, target, arguments = _parse(sys.argv[1:])
-    if not sys.flags.safe_path:
-        # The directory of the command itself, or the current one under `python -m whilst`. Neither is on the path
-        # of `python SCRIPT`; and it must be gone before asyncio is imported, lest a module of the program's be taken
-        # for one of the stdlib's.
-        del sys.path[0]
+    _leave_own_path()
     _take_over_asyncio()
     match kind:
         case "-c":
@@ -95,6 +91,18 @@ def _refuse(reason: str) -> None:
     raise SystemExit(2)
 
 
+def _leave_own_path() -> None:
+    """Take the entry off ``sys.path`` with which the command itself was found.
+
+    It is the directory of the script, or the current one under ``python -m whilst``, and neither is on the path of
+    ``python SCRIPT``. It must be gone before asyncio is imported, lest a module of the program's be taken for one of
+    the stdlib's. There is no such entry with ``-P`` and ``-I``, nor where the current directory was removed.
+    """
+    own = [_absolute(""), os.path.dirname(os.path.realpath(sys.argv[0]))]  # noqa: PTH120 (see _absolute)
+    if not sys.flags.safe_path and sys.path[0] in own:
+        del sys.path[0]
+
+
 def _take_over_asyncio() -> None:
     import atexit
 
@@ -110,8 +118,7 @@ def _run_file(path: str, arguments: list[str]) -> None:
     """``pymain_run_file`` and, for what can be on ``sys.path``, ``pymain_get_importer``."""
     from pkgutil import get_importer
 
-    # Joined and no more: `__file__` and tracebacks keep a "./" or "../" that was given.
-    filename = path if path.startswith("/") else f"{os.getcwd()}/{path}" if path else os.getcwd()
+    filename = _absolute(path)
     sys.argv = [path, *arguments]
     if get_importer(filename) is not None:
         sys.path.insert(0, filename)
@@ -133,13 +140,14 @@ def _run_file(path: str, arguments: list[str]) -> None:
             f"{sys.orig_argv[0]}: can't open file {filename!r}: [Errno {error.errno}] {error.strerror}\n"
         )
         raise SystemExit(2) from None
-    _insert_path(os.path.dirname(os.path.realpath(filename)))  # noqa: PTH120 (pathlib is an import more)
+    _insert_path(os.path.dirname(os.path.realpath(filename)))  # noqa: PTH120 (see _absolute)
 
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 
     compiled = filename.endswith(".pyc")
     module = _new_main()
-    module.__loader__ = (SourcelessFileLoader if compiled else SourceFileLoader)("__main__", filename)
+    loader = SourcelessFileLoader if compiled else SourceFileLoader
+    module.__dict__["__loader__"] = loader("__main__", filename)
     _set_file(module, filename)
     with _TopLevel():
         exec(_load_compiled(source) if compiled else _compile(source, filename), module.__dict__)
@@ -148,12 +156,12 @@ def _run_file(path: str, arguments: list[str]) -> None:
 def _run_module(name: str, arguments: list[str]) -> None:
     """``pymain_run_module``."""
     import runpy
+    from contextlib import suppress
 
     sys.argv = ["-m", *arguments]
-    try:
-        _insert_path(os.getcwd())
-    except OSError:
-        pass  # The current directory is gone; python goes without it too.
+    # Where the current directory was removed, python goes without it too.
+    with suppress(OSError):
+        _insert_path(os.getcwd())  # noqa: PTH109 (pathlib is an import more)
     _new_main()
     with _TopLevel():
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]
@@ -210,7 +218,23 @@ def _show_source(code: CodeType, source: str) -> None:
     if sys.version_info >= (3, 14):
         linecache._register_code(code, source, "<string>")  # type: ignore[attr-defined]
     else:
-        linecache.cache["<string>"] = (len(source), None, [f"{line}\n" for line in source.splitlines()], "<string>")
+        linecache.cache["<string>"] = (
+            len(source),
+            None,
+            [f"{line}\n" for line in source.splitlines()],
+            "<string>",
+        )
+
+
+def _absolute(path: str) -> str:
+    """*path* below the current directory; joined and no more, for tracebacks keep a "./" or "../" that was given."""
+    if path.startswith("/"):
+        return path
+    try:
+        directory = os.getcwd()  # noqa: PTH109 (pathlib is an import more)
+    except OSError:
+        return path
+    return f"{directory}/{path}" if path else directory
 
 
 def _insert_path(directory: str) -> None:
@@ -223,7 +247,7 @@ def _new_main() -> ModuleType:
     from importlib.machinery import BuiltinImporter
 
     module = ModuleType("__main__")
-    module.__loader__ = BuiltinImporter
+    module.__dict__["__loader__"] = BuiltinImporter
     if sys.version_info < (3, 14):
         module.__annotations__ = {}
     module.__dict__["__builtins__"] = builtins
@@ -258,9 +282,7 @@ class _TopLevel:
             program_traceback = program_traceback.tb_next
         hook = getattr(sys, "excepthook", sys.__excepthook__)
 
-        def display(
-            kind: type[BaseException], value: BaseException, traceback: TracebackType | None
-        ) -> None:
+        def display(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
             sys.excepthook = hook
             if value is error:
                 traceback = program_traceback

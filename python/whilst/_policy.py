@@ -11,7 +11,7 @@ import sys
 import threading
 from asyncio import AbstractEventLoop
 from asyncio import events as _events
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whilst._loop import Loop
 
@@ -21,7 +21,7 @@ else:
     from asyncio.unix_events import DefaultEventLoopPolicy as _DefaultPolicy
 
 if TYPE_CHECKING:
-    from asyncio import _AbstractEventLoopPolicy
+    from asyncio.events import _AbstractEventLoopPolicy
 
 
 class EventLoopPolicy(_DefaultPolicy):
@@ -43,6 +43,9 @@ class CommandPolicy(EventLoopPolicy):
     ``asyncio.run()`` says that (the loop first and ``None`` at its end), and after it there is no current loop,
     on every Python.
     """
+
+    # Of the base class, where it is a `threading.local` with the current loop of each thread.
+    _local: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,13 +86,19 @@ class CommandPolicy(EventLoopPolicy):
         to it.
         """
         loop = self._made
-        if loop is not None and self._made_in == os.getpid() and not loop.is_closed() and not loop.is_running():
+        if (
+            loop is not None
+            and self._made_in == os.getpid()
+            and not loop.is_closed()
+            and not loop.is_running()
+        ):
             loop.close()
 
 
 def current_policy() -> "_AbstractEventLoopPolicy | None":
     """The policy that is set, or ``None`` where the default one has not been needed yet."""
-    return _events._event_loop_policy
+    policy: _AbstractEventLoopPolicy | None = _events._event_loop_policy  # type: ignore[attr-defined]
+    return policy
 
 
 def set_policy(policy: "_AbstractEventLoopPolicy | None") -> None:
