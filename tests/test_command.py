@@ -401,6 +401,31 @@ class TestMain:
         assert compare(["program.py", method], tmp_path).returncode == 0
         assert compare(["-m", "program", method], tmp_path).returncode == 0
 
+    @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+    def test_loops_of_other_processes(self, method: str, tmp_path: Path) -> None:
+        """Processes that the program starts through multiprocessing, and those that they start, have whilst's loops."""
+        source = """
+            import asyncio, multiprocessing, sys, warnings
+            async def main(who):
+                print(who, type(asyncio.get_running_loop()).__module__, flush=True)
+            def work(deep):
+                asyncio.run(main("grandchild" if deep else "child"))
+                if not deep:
+                    start(True)
+            def start(deep):
+                child = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(deep,))
+                child.start()
+                child.join(60)
+                assert child.exitcode == 0
+            if __name__ == "__main__":
+                warnings.simplefilter("ignore")
+                start(False)
+        """
+        write(tmp_path, "program.py", source)
+        for arguments in (["program.py", method], ["-m", "program", method]):
+            seen = run([*WHILST, *arguments], tmp_path)
+            assert (seen.stdout, seen.stderr, seen.returncode) == ("child whilst\ngrandchild whilst\n", "", 0)
+
     def test_source_can_be_looked_up(self, tmp_path: Path) -> None:
         write(
             tmp_path,

@@ -41,16 +41,23 @@ def main() -> None:
     """
     kind, target, arguments = _parse(sys.argv[1:])
     _leave_own_path()
-    _take_over_asyncio()
+
+    from whilst._children import include_children
+    from whilst._policy import CommandPolicy
+
+    CommandPolicy.take_over()
+    # Multiprocessing notes what __main__ is when it is imported, and so that must be the program's by then.
+    module = _new_main()
+    include_children()
     match kind:
         case "-c":
-            _run_code(target, arguments)
+            _run_code(target, arguments, module)
         case "-m":
             _run_module(target, arguments)
         case "-":
-            _run_stdin(arguments)
+            _run_stdin(arguments, module)
         case _:
-            _run_file(target, arguments)
+            _run_file(target, arguments, module)
 
 
 def _parse(arguments: list[str]) -> tuple[str, str, list[str]]:
@@ -103,18 +110,7 @@ def _leave_own_path() -> None:
         del sys.path[0]
 
 
-def _take_over_asyncio() -> None:
-    import atexit
-
-    from whilst._policy import CommandPolicy, set_policy
-
-    policy = CommandPolicy()
-    set_policy(policy)
-    # Registered before anything of the program's, and so called after it.
-    atexit.register(policy.close)
-
-
-def _run_file(path: str, arguments: list[str]) -> None:
+def _run_file(path: str, arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_file`` and, for what can be on ``sys.path``, ``pymain_get_importer``."""
     from pkgutil import get_importer
 
@@ -122,7 +118,6 @@ def _run_file(path: str, arguments: list[str]) -> None:
     sys.argv = [path, *arguments]
     if get_importer(filename) is not None:
         sys.path.insert(0, filename)
-        _new_main()
         import runpy
 
         with _TopLevel():
@@ -145,7 +140,6 @@ def _run_file(path: str, arguments: list[str]) -> None:
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 
     compiled = filename.endswith(".pyc")
-    module = _new_main()
     loader = SourcelessFileLoader if compiled else SourceFileLoader
     module.__dict__["__loader__"] = loader("__main__", filename)
     _set_file(module, filename)
@@ -162,12 +156,11 @@ def _run_module(name: str, arguments: list[str]) -> None:
     # Where the current directory was removed, python goes without it too.
     with suppress(OSError):
         _insert_path(os.getcwd())  # noqa: PTH109 (pathlib is an import more)
-    _new_main()
     with _TopLevel():
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]
 
 
-def _run_code(source: str, arguments: list[str]) -> None:
+def _run_code(source: str, arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_command``."""
     sys.argv = ["-c", *arguments]
     _insert_path("")
@@ -175,7 +168,6 @@ def _run_code(source: str, arguments: list[str]) -> None:
         from textwrap import dedent
 
         source = dedent(source)
-    module = _new_main()
     with _TopLevel():
         code = _compile(source, "<string>")
         if sys.version_info >= (3, 13):
@@ -183,11 +175,10 @@ def _run_code(source: str, arguments: list[str]) -> None:
         exec(code, module.__dict__)
 
 
-def _run_stdin(arguments: list[str]) -> None:
+def _run_stdin(arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_stdin``, where standard input is no terminal."""
     sys.argv = ["-", *arguments] if len(sys.argv) > 1 else [""]
     _insert_path("")
-    module = _new_main()
     _set_file(module, "<stdin>")
     with _TopLevel():
         exec(_compile(sys.stdin.buffer.read() if sys.stdin else "", "<stdin>"), module.__dict__)

@@ -6,6 +6,7 @@ module fails there with :exc:`ImportError`. It warns nowhere: on 3.14 and 3.15 t
 looked up, so the classes are taken from where they are defined.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -51,6 +52,16 @@ class CommandPolicy(EventLoopPolicy):
         super().__init__()
         self._made: AbstractEventLoop | None = None
         self._made_in: int | None = None
+
+    @classmethod
+    def take_over(cls) -> None:
+        """Make a policy of this kind the one of this process, until its end, if it is not already."""
+        if isinstance(current_policy(), cls):
+            return
+        policy = cls()
+        set_policy(policy)
+        # The command does this before the program registers anything, and so it is called after all of that.
+        atexit.register(policy.close)
 
     def get_event_loop(self) -> AbstractEventLoop:
         """Return the current loop of this thread, and make it first where the class says so.
