@@ -23,6 +23,14 @@ _Base = base_events.BaseEventLoop
 _Unix: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
 
 
+def _new_child_watcher() -> Any:
+    """Return what CPython's own loop waits for children with, where each loop has one (3.14)."""
+    if not hasattr(unix_events, "_PidfdChildWatcher"):
+        return None
+    watchers: Any = unix_events
+    return watchers._PidfdChildWatcher() if watchers.can_use_pidfd() else watchers._ThreadedChildWatcher()
+
+
 class Borrowed:
     """Methods of CPython's loop, by name, and the attributes that they keep."""
 
@@ -36,6 +44,10 @@ class Borrowed:
         self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._unix_server_sockets: dict[Any, int] = {}
+        #: What CPython's datagram transports note themselves in.
+        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        #: What waits for children, from Python 3.14 on; before, that is the policy's.
+        self._watcher: Any = _new_child_watcher()
 
     # Errors.
     get_exception_handler = _Base.get_exception_handler
@@ -72,6 +84,30 @@ class Borrowed:
     _create_connection_transport: Any = _Base._create_connection_transport  # type: ignore[attr-defined]
     _create_server_getaddrinfo: Any = _Base._create_server_getaddrinfo  # type: ignore[attr-defined]
     _ensure_resolved: Any = _Base._ensure_resolved  # type: ignore[attr-defined]
+
+    # Datagrams, pipes and processes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and
+    # `call_soon`, until there are native ones.
+    create_datagram_endpoint: Any = _Base.create_datagram_endpoint
+    connect_read_pipe: Any = _Base.connect_read_pipe
+    connect_write_pipe: Any = _Base.connect_write_pipe
+    subprocess_exec: Any = _Base.subprocess_exec
+    subprocess_shell: Any = _Base.subprocess_shell
+    _log_subprocess: Any = _Base._log_subprocess  # type: ignore[attr-defined]
+    _make_read_pipe_transport: Any = _Unix._make_read_pipe_transport
+    _make_write_pipe_transport: Any = _Unix._make_write_pipe_transport
+    _make_subprocess_transport: Any = _Unix._make_subprocess_transport
+    _child_watcher_callback: Any = _Unix._child_watcher_callback
+
+    # Files to sockets; the system call is `os.sendfile`.
+    sendfile: Any = _Base.sendfile
+    sock_sendfile: Any = _Base.sock_sendfile
+    _check_sendfile_params: Any = _Base._check_sendfile_params  # type: ignore[attr-defined]
+    _sendfile_fallback: Any = _Base._sendfile_fallback  # type: ignore[attr-defined]
+    _sock_sendfile_fallback: Any = _Base._sock_sendfile_fallback  # type: ignore[attr-defined]
+    _sock_sendfile_native: Any = _Unix._sock_sendfile_native
+    _sock_sendfile_native_impl: Any = _Unix._sock_sendfile_native_impl
+    _sock_sendfile_update_filepos: Any = _Unix._sock_sendfile_update_filepos
+    _sock_add_cancellation_callback: Any = _Unix._sock_add_cancellation_callback
 
     # Coroutines' origins, in debug mode.
     _coroutine_origin_tracking_enabled = False

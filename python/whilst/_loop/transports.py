@@ -1,11 +1,12 @@
 """Transports that are not one Rust object.
 
-TLS is CPython's own state machine (:mod:`asyncio.sslproto`) over this loop's stream transport.
+TLS is CPython's own state machine (:mod:`asyncio.sslproto`) over this loop's stream transport. Datagrams are carried by
+CPython's own transport.
 """
 
 from __future__ import annotations
 
-from asyncio import sslproto
+from asyncio import selector_events, sslproto
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ class Transports:
 
     if TYPE_CHECKING:
         _make_socket_transport: Any
+        _lend_descriptor: Any
+        _reclaim_descriptor: Any
+        sock_sendfile: Any
 
     def _make_ssl_transport(
         self,
@@ -48,3 +52,30 @@ class Transports:
         )
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
         return tls._app_transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        address: Any = None,
+        waiter: Any = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        """Make a datagram transport over a socket; `waiter` is resolved once the protocol is told."""
+        make: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
+        return make(self, sock, protocol, address, waiter, extra)
+
+    async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        """Send a file by `os.sendfile` past the transport, which does not read or write meanwhile."""
+        resume_reading = transport.is_reading()
+        transport.pause_reading()
+        await transport._make_empty_waiter()
+        self._lend_descriptor(transport)
+        try:
+            sent: int = await self.sock_sendfile(transport._sock, file, offset, count, fallback=False)
+            return sent
+        finally:
+            self._reclaim_descriptor(transport)
+            transport._reset_empty_waiter()
+            if resume_reading:
+                transport.resume_reading()

@@ -190,9 +190,11 @@ impl LoopCore {
         Ok(())
     }
 
-    /// Queues work for the next iteration.
+    /// Queues work for the next iteration, behind what other threads have sent before: callbacks run in the order in which they
+    /// were scheduled, whoever did.
     #[inline]
     pub(crate) fn push(&self, py: Python<'_>, work: Work) {
+        self.take_inbox(py);
         self.state.with(py, |state| state.ready.push(work));
     }
 

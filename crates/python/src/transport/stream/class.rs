@@ -1,12 +1,14 @@
 //! `whilst.StreamTransport` as Python sees it.
 
 use std::ffi::CStr;
+use std::os::fd::RawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi as raw;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
+use whilst_engine::driver::Key;
 
 use super::lifecycle::{Descriptor, is_buffered};
 use super::{HIGH_WATER, Stream, StreamWork};
@@ -32,7 +34,8 @@ impl Instance for Stream {
     }
 
     fn base(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-        Ok(py.import("asyncio.transports")?.getattr("Transport")?.cast_into()?)
+        // An `asyncio.Transport`, and of the kind that asyncio's own code asks for where it looks at flow control.
+        Ok(py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.cast_into()?)
     }
 
     fn methods() -> Vec<raw::PyMethodDef> {
@@ -78,7 +81,9 @@ impl Instance for Stream {
             getter!(Stream, "_extra", extra_attribute),
             getter!(Stream, "_closing", closing_attribute),
             getter!(Stream, "_conn_lost", conn_lost_attribute),
+            getter!(Stream, "_protocol_paused", protocol_paused_attribute),
             getter!(Stream, "_start_tls_compatible", start_tls_compatible),
+            getter!(Stream, "_sendfile_compatible", sendfile_compatible),
         ]
     }
 
@@ -371,8 +376,18 @@ fn conn_lost_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     Ok(lost.into_pyobject(py)?.into_any().unbind())
 }
 
+fn protocol_paused_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, this.get().state.with(py, |state| state.protocol_paused))
+}
+
 fn start_tls_compatible(_this: &Object<Stream>, py: Python<'_>) -> Answer {
     boolean(py, true)
+}
+
+/// `asyncio.constants._SendfileMode.TRY_NATIVE`: `loop.sendfile()` may use the system call.
+fn sendfile_compatible(_this: &Object<Stream>, py: Python<'_>) -> Answer {
+    static MODE: Import = Import::new("asyncio.constants", "_SendfileMode");
+    Ok(MODE.get(py)?.getattr(intern!(py, "TRY_NATIVE"))?.unbind())
 }
 
 /// `<StreamTransport fd=7 read=polling write=<idle, bufsize=0>>`, in the manner of CPython's.
@@ -395,8 +410,30 @@ fn repr(this: &Object<Stream>, py: Python<'_>) -> Answer {
     Ok(PyString::new(py, &text).into_any().unbind())
 }
 
+/// The descriptor and the key of a stream transport that is open.
+fn open_stream(transport: &Bound<'_, PyAny>) -> PyResult<(RawFd, Key)> {
+    Object::<Stream>::from_any(transport)
+        .and_then(|stream| stream.get().state.with(transport.py(), |state| state.fd().zip(state.key)))
+        .ok_or_else(|| PyRuntimeError::new_err("the transport is closed"))
+}
+
 #[pymethods]
 impl LoopCore {
+    /// Let the descriptor of a transport be watched by others until _reclaim_descriptor().
+    fn _lend_descriptor(&self, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (fd, _key) = open_stream(transport)?;
+        self.state.with(transport.py(), |state| state.transports.remove(&fd));
+        Ok(())
+    }
+
+    /// End what _lend_descriptor() began.
+    fn _reclaim_descriptor(&self, transport: &Bound<'_, PyAny>) {
+        // A transport that was closed meanwhile has nothing to reclaim.
+        if let Ok((fd, key)) = open_stream(transport) {
+            self.state.with(transport.py(), |state| state.transports.insert(fd, key));
+        }
+    }
+
     /// Make a stream transport over a connected, non-blocking socket. The protocol is told in the next iteration, and `waiter`
     /// is resolved then.
     #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None))]
