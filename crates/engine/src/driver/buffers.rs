@@ -99,12 +99,12 @@ impl Pool {
         assert!(id < BUFFERS && length <= BUFFER_SIZE, "the kernel names buffers that it was given");
         if self.lent.load(Ordering::Relaxed) < LENT {
             self.lent.fetch_add(1, Ordering::Relaxed);
-            return Chunk(Bytes::Lent { pool: self.clone(), id, length });
+            return Chunk { bytes: Bytes::Lent { pool: self.clone(), id, length }, start: 0 };
         }
         // SAFETY: the buffer is nobody's but the caller's until it is given back, and its bytes were written.
         let bytes = unsafe { slice::from_raw_parts(self.buffer(id), length) }.into();
         self.give_back(id);
-        Chunk(Bytes::Copied(bytes))
+        Chunk { bytes: Bytes::Copied(bytes), start: 0 }
     }
 
     /// Puts a buffer, which nobody uses any more, into the table.
@@ -162,7 +162,19 @@ impl fmt::Debug for Pool {
 /// Received bytes, maybe in a buffer of the driver's; dropping it gives the buffer back.
 ///
 /// It may be kept, dropped in another thread, and outlive the driver.
-pub struct Chunk(Bytes);
+pub struct Chunk {
+    bytes: Bytes,
+    /// How many bytes at the beginning are done with ([`Chunk::advance`]).
+    start: usize,
+}
+
+impl Chunk {
+    /// Takes `count` bytes off the beginning. Panics if there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "only what is there can be taken off");
+        self.start += count;
+    }
+}
 
 enum Bytes {
     Lent { pool: Arc<Pool>, id: u16, length: usize },
@@ -174,17 +186,19 @@ impl Deref for Chunk {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Copied(bytes) => bytes,
+        match &self.bytes {
+            Bytes::Copied(bytes) => &bytes[self.start..],
             // SAFETY: `length` bytes of the buffer were written, and it is this chunk's until it is dropped.
-            Bytes::Lent { pool, id, length } => unsafe { slice::from_raw_parts(pool.buffer(*id), *length) },
+            Bytes::Lent { pool, id, length } => unsafe {
+                &slice::from_raw_parts(pool.buffer(*id), *length)[self.start..]
+            },
         }
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if let Bytes::Lent { pool, id, .. } = &self.0 {
+        if let Bytes::Lent { pool, id, .. } = &self.bytes {
             pool.lent.fetch_sub(1, Ordering::Relaxed);
             pool.give_back(*id);
         }

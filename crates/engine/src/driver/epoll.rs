@@ -65,6 +65,11 @@ impl Registration {
         flags
     }
 
+    /// What the kernel says an event of this registration with.
+    fn data(self, fd: RawFd) -> EventData {
+        EventData::new_u64(u64::from(self.generation) << 32 | fd as u64)
+    }
+
     fn place(&mut self, interest: Interest) -> &mut Option<Operation> {
         match interest {
             Interest::Readable => &mut self.reader,
@@ -213,16 +218,32 @@ impl Epoll {
             rustix::io::fcntl_getfd(sys::borrow(waiting.fd)?)?;
             self.registrations.resize_with(index + 1, Registration::default);
         }
-        let place = self.registrations[index].place(waiting.purpose.interest());
-        if place.is_some() {
+        let interest = waiting.purpose.interest();
+        if self.registrations[index].place(interest).is_some() && self.is_registered(waiting.fd)? {
             return Err(Errno::EXIST.into());
         }
-        *place = Some(number);
+        *self.registrations[index].place(interest) = Some(number);
         let told = self.tell_kernel(waiting.fd);
         if told.is_err() {
-            *self.registrations[index].place(waiting.purpose.interest()) = None;
+            *self.registrations[index].place(interest) = None;
         }
         told
+    }
+
+    /// Whether the kernel still has what the books say of a descriptor. If not, what they say is of a file that was closed
+    /// without being cancelled, and is forgotten.
+    fn is_registered(&mut self, fd: RawFd) -> io::Result<bool> {
+        let registration = &mut self.registrations[fd as usize];
+        if registration.registered {
+            let data = registration.data(fd);
+            match epoll::modify(&self.instance, sys::borrow(fd)?, data, registration.flags()) {
+                Ok(()) => return Ok(true),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        *registration = Registration::default();
+        Ok(false)
     }
 
     /// Brings the kernel's registration of a descriptor in line with the books.
@@ -235,26 +256,21 @@ impl Epoll {
             registration.registered = false;
             return Ok(epoll::delete(instance, source)?);
         }
-        let mut renew = |registration: &mut Registration| {
-            self.generation = self.generation.wrapping_add(1);
-            registration.generation = self.generation;
-        };
-        let data = |registration: &Registration| {
-            EventData::new_u64(u64::from(registration.generation) << 32 | fd as u64)
-        };
         if registration.registered {
-            match epoll::modify(instance, source, data(registration), flags) {
+            match epoll::modify(instance, source, registration.data(fd), flags) {
                 Ok(()) => return Ok(()),
-                Err(Errno::NOENT) => registration.registered = false,
                 Err(error) => {
                     registration.registered = false;
-                    return Err(error.into());
+                    if error != Errno::NOENT {
+                        return Err(error.into());
+                    }
                 }
             }
         }
-        renew(registration);
-        match epoll::add(instance, source, data(registration), flags) {
-            Err(Errno::EXIST) => epoll::modify(instance, source, data(registration), flags)?,
+        self.generation = self.generation.wrapping_add(1);
+        registration.generation = self.generation;
+        match epoll::add(instance, source, registration.data(fd), flags) {
+            Err(Errno::EXIST) => epoll::modify(instance, source, registration.data(fd), flags)?,
             result => result?,
         }
         registration.registered = true;
@@ -376,21 +392,28 @@ impl Epoll {
 }
 
 /// Accepts up to `burst` connections, until there are no more or it fails.
+///
+/// A failure after the first connection is not passed on: the kernel looks for a free descriptor before it looks for a
+/// connection, so the failure may be for none. If there is one it fails at the next wait.
 fn accept(fd: RawFd, burst: usize) -> impl Iterator<Item = io::Result<OwnedFd>> {
     let mut left = burst.max(1);
+    let mut first = true;
     std::iter::from_fn(move || {
         while left > 0 {
             left -= 1;
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match sys::borrow(fd).and_then(|fd| Ok(accept_with(fd, flags)?)) {
-                Ok(connection) => return Some(Ok(connection)),
+                Ok(connection) => {
+                    first = false;
+                    return Some(Ok(connection));
+                }
                 Err(error) => match Errno::from_io_error(&error) {
                     // A connection that its peer has given up in the queue is none.
                     Some(Errno::CONNABORTED | Errno::INTR) => {}
                     Some(Errno::AGAIN) => left = 0,
                     _ => {
                         left = 0;
-                        return Some(Err(error));
+                        return first.then_some(Err(error));
                     }
                 },
             }

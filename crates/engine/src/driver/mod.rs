@@ -308,8 +308,8 @@ impl<P: Payload> Driver<P> {
     /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed its
     /// port can be bound again and its peer sees the end.
     ///
-    /// With `io_uring`, in another thread than the one that waited, and while that one still lives, this is not certain: the
-    /// kernel lets go soon after.
+    /// With `io_uring` and in another thread than the one that waited last, the kernel lets go some time after (it
+    /// took milliseconds where it was measured), unless the driver was detached: [`Driver::detach`].
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
         match &mut self.backend {
             Backend::Unmade => Ok(()),
@@ -318,6 +318,19 @@ impl<P: Payload> Driver<P> {
                 Ok(())
             }
             Backend::Uring(uring) => uring.cancel_now(operation),
+        }
+    }
+
+    /// Makes the kernel let go of all operations, which go on at the next wait, in whichever thread that is. Nothing that
+    /// comes in meanwhile is lost.
+    ///
+    /// For the end of a run in a thread that will not run the driver again, because a ring can be taken apart at once
+    /// only in its own thread. A driver that changes threads without it works as well, but the kernel lets go of what
+    /// the old ring had under way some time later. With `epoll` it does nothing.
+    pub fn detach(&mut self) -> io::Result<()> {
+        match &mut self.backend {
+            Backend::Unmade | Backend::Epoll(_) => Ok(()),
+            Backend::Uring(uring) => uring.detach(),
         }
     }
 
@@ -411,3 +424,6 @@ impl<P: Payload> Driver<P> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

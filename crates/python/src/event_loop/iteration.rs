@@ -101,7 +101,11 @@ impl LoopCore {
         let core = this.get();
         let key = completion.key;
         match completion.event {
-            Event::Received(received) => core.push(py, Work::Received(key, received)),
+            Event::Received(received) => {
+                if let Some(stream) = core.stream(py, key) {
+                    Stream::received(&stream, this, received);
+                }
+            }
             Event::Accepted(accepted) => core.push(py, Work::Accepted(key, accepted)),
             Event::Ready => {
                 let queue = |state: &mut State| match state.registry.get(key) {
@@ -140,10 +144,6 @@ impl LoopCore {
                 timer.get().shared().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
-            Work::Received(key, received) => match core.stream(py, key) {
-                Some(stream) => Stream::received(&stream, this, received),
-                None => Ok(()),
-            },
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
         }

@@ -29,6 +29,16 @@ impl LoopCore {
         self.thread.store(0, Ordering::Relaxed);
     }
 
+    /// Let go of what the kernel keeps for this thread alone, at the end of a run in a thread that may end: a ring.
+    fn _detach(&self, py: Python<'_>) {
+        self.state.with(py, |state| {
+            if let Some(driver) = state.driver.as_mut() {
+                // What cannot be taken apart now is later, by the driver itself.
+                let _ = driver.detach();
+            }
+        });
+    }
+
     /// Stop running: the iteration that runs now, or the next one, is the last.
     fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);

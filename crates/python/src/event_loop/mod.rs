@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key, Received};
+use whilst_engine::driver::{Choice, Completion, Driver, Key};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -38,8 +38,6 @@ pub(crate) enum Work {
     Handle(Object<Handle>),
     /// A callback whose time has come.
     Timer(Object<TimerHandle>),
-    /// A receive operation of a stream transport has something to say.
-    Received(Key, Received),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
     /// A connection was accepted, or accepting failed.
@@ -133,8 +131,9 @@ impl LoopCore {
 
     /// The name of the driver underneath: `"io_uring"` or `"epoll"`.
     #[getter]
-    fn driver(&self) -> &'static str {
-        self.driver_name
+    fn driver(&self, py: Python<'_>) -> &'static str {
+        // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
+        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -154,7 +153,7 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
-                    Work::Received(..) | Work::Accepted(..) => {}
+                    Work::Accepted(..) => {}
                 }
             }
             state.timers.iter().for_each(|timer| see(timer.as_py()));

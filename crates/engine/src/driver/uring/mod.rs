@@ -17,8 +17,9 @@
 //! * A poll that fires once and is submitted again finds what is still ready: that is a level-triggered watch.
 //! * The kernel polls what cannot be polled (regular files) as always ready, where epoll refuses it.
 //! * When the table of completions is full, the kernel keeps more in a list, which entering the ring brings in.
-//! * Closing a ring's descriptor cancels its operations later, in a kernel thread, which has no access to this process's memory.
-//!   When a thread ends, so do the operations that it submitted, before whoever joins it goes on.
+//! * Closing a ring's descriptor cancels its operations later (milliseconds, as seen on 6.18), in a kernel thread, which
+//!   has no access to this process's memory. The end of the thread that made the ring does nothing to either.
+//! * How many descriptors the process may have is noted when an accept is submitted, not when a connection comes.
 //! * Rings are shared with a forked child: its memory is the same, and so would be what the child takes out of it.
 //!
 //! What follows from them:
@@ -324,6 +325,25 @@ impl<P> Uring<P> {
         Ok(())
     }
 
+    /// Ends everything that the kernel has and closes the ring.
+    pub(super) fn detach(&mut self) -> io::Result<()> {
+        self.leave_foreign_ring();
+        let Self { books, ring: Some(ring), .. } = self else { return Ok(()) };
+        let mut kept = std::mem::take(&mut books.kept);
+        let result = if books.armed > 0 {
+            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            let all = all.flags(Flags::SKIP_SUCCESS).user_data(CANCELLATION);
+            // SAFETY: a cancellation points to no memory.
+            unsafe { ring.push(&all) }
+                .and_then(|()| Self::end_cancelled(books, ring, &mut kept, |books| books.armed == 0))
+        } else {
+            Ok(())
+        };
+        books.kept = kept;
+        self.leave_ring();
+        result
+    }
+
     /// Leaves a ring that was made in another thread, or in the process that forked this one.
     fn leave_foreign_ring(&mut self) {
         if self.ring.as_ref().is_some_and(|ring| ring.origin != Origin::here()) {
@@ -353,18 +373,8 @@ impl<P> Uring<P> {
 
 impl<P> Drop for Uring<P> {
     fn drop(&mut self) {
-        let Self { books, ring: Some(ring), .. } = self else { return };
-        if ring.origin == Origin::here() && books.armed > 0 {
-            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-            let all = all.flags(Flags::SKIP_SUCCESS).user_data(CANCELLATION);
-            // SAFETY: a cancellation points to no memory.
-            if unsafe { ring.push(&all) }.is_ok() {
-                let mut last = Vec::new();
-                // What does not end is left behind with the ring, below.
-                let _ = Self::end_cancelled(books, ring, &mut last, |books| books.armed == 0);
-            }
-        }
-        self.leave_ring();
+        // What does not end is left behind with the ring.
+        let _ = self.detach();
     }
 }
 

@@ -68,8 +68,12 @@ pub(crate) struct State {
     receive: Option<Operation>,
     /// The receive operation was told to stop; it says when it has.
     receive_stops: bool,
-    /// What came after `pause_reading()`.
-    kept: VecDeque<Received>,
+    /// What was received and is not delivered: bytes, and the end or a failure behind them.
+    arrived: VecDeque<Received>,
+    /// Something waits in the kernel, which the driver leaves to be read (`epoll`).
+    waiting: bool,
+    /// A delivery is queued.
+    announced: bool,
 
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.
@@ -96,8 +100,8 @@ struct Names {
 pub(crate) enum StreamWork {
     /// Call `connection_made()` and wake who waits for the connection.
     Connect(Option<Py<PyAny>>),
-    /// Hand over what was kept while reading was paused.
-    Resume,
+    /// Hand over what has arrived.
+    Deliver,
     /// There is room in the kernel again.
     Writable,
     /// Everything or enough was sent: go on with what waited for that.
@@ -113,7 +117,7 @@ impl StreamWork {
     pub(crate) fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
             Self::Connect(object) | Self::Lost(object) => object.iter().for_each(visit),
-            Self::Resume | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
+            Self::Deliver | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
         }
     }
 }
@@ -129,7 +133,7 @@ impl Stream {
     pub(crate) fn perform(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, work: StreamWork) -> PyResult<()> {
         match work {
             StreamWork::Connect(waiter) => Self::connect(this, event_loop, waiter),
-            StreamWork::Resume => Self::deliver_kept(this, event_loop),
+            StreamWork::Deliver => Self::deliver(this, event_loop),
             StreamWork::Writable => Self::writable(this, event_loop),
             StreamWork::Drained => Self::drained(this, event_loop),
             StreamWork::SendFailed(error) => Self::send_failed(this, event_loop, &error),
@@ -198,6 +202,11 @@ impl State {
 
     fn fd(&self) -> Option<RawFd> {
         self.descriptor.as_ref().map(|descriptor| descriptor.as_fd().as_raw_fd())
+    }
+
+    /// True if the protocol is still the one that `audience` was taken from.
+    fn is_audience(&self, audience: &Audience) -> bool {
+        self.protocol.as_ref().is_some_and(|protocol| protocol.is(&audience.protocol))
     }
 
     /// True if reading is what the protocol wants.
