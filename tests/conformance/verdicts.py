@@ -22,7 +22,7 @@ EXCEPTION = "exception"
 #: Does not pass on the stdlib's loop either.
 STDLIB_TOO = "stdlib too"
 
-#: Not tried: the capability that it needs does not exist yet.
+#: The same, but it needs a capability that does not exist yet.
 NOT_YET = "not yet"
 
 
@@ -79,6 +79,8 @@ def judge(
                 verdicts[test] = FINE if it.outcome == there == "skipped" else STDLIB_TOO
             elif any(entry.covers(short) for entry in left_out.exceptions):
                 verdicts[test] = EXCEPTION
+            elif any(entry.covers(short) for entry in left_out.not_yet):
+                verdicts[test] = NOT_YET
             elif again.get(test) == "passed":
                 verdicts[test] = UNSTEADY
             else:
