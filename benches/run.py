@@ -35,11 +35,11 @@ def main() -> int:
     if arguments.render is not None:
         results = json.loads(arguments.render.read_text())
     else:
-        if arguments.install:
-            for package, why in install().items():
-                print(f"{package} cannot be had: {why}", file=sys.stderr)
+        refused = install() if arguments.install else {}
+        for package, why in refused.items():
+            print(f"{package} cannot be installed: {why}", file=sys.stderr)
         build()
-        results = run(arguments)
+        results = run(arguments, refused)
     report.summarise(results)
     tables = report.markdown(results)
     if arguments.json is not None:
@@ -118,8 +118,8 @@ def build() -> None:
         print(f"the load could not be built: {error}", file=sys.stderr)
 
 
-def run(arguments: argparse.Namespace) -> report.Results:
-    """Measure round by round; the figures."""
+def run(arguments: argparse.Namespace, refused: dict[str, str]) -> report.Results:
+    """Measure round by round; the figures. `refused` has the packages that do not install here, and why."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 20_000 if most == resource.RLIM_INFINITY else min(20_000, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
@@ -131,7 +131,8 @@ def run(arguments: argparse.Namespace) -> report.Results:
         try:
             versions[loop.name] = loop.version()
         except LookupError as error:
-            missing[loop.name] = str(error)
+            why = refused.get(loop.package or "")
+            missing[loop.name] = f"cannot be installed ({why})" if why is not None else str(error)
     rows = [row for name, row in ROWS.items() if re.search(arguments.rows, name)]
     wanted = arguments.loops or [*LOOPS, *measure.LIMITS]
     pairs = {row.name: [column for column in measure.columns(row) if column in wanted] for row in rows}
