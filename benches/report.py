@@ -95,6 +95,7 @@ def markdown(results: Results) -> str:
         f"{results['rounds']} interleaved rounds: medians, and half "
         "of what lies between the quartiles as a percentage. "
         + ("**A quick run: good for orders of magnitude.** " if results["quick"] else "")
+        + ("Inside one loop, time is CPU time of the process. " if results["clock"] == "cpu" else "")
         + _disturbed(results)
         + "The best peer is in bold; “whilst / best” is above 1 where whilst is ahead of every peer.",
         "",

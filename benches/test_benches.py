@@ -31,6 +31,7 @@ def results(**cells: dict[str, object]) -> report.Results:
         },
         "load_average": {"before": 0.0, "after": 0.0},
         "quick": False,
+        "clock": "wall",
         "rounds": 5,
         "loops": {},
         "rows": {"chain": {"title": ROWS["chain"].title, "target": 1.2, "cells": cells}},

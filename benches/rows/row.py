@@ -5,9 +5,17 @@ nothing else has run before it.
 """
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What a row's time can be: all of it, or what the process spent on a core."""
+
+clock = CLOCKS[os.environ.get("WHILST_BENCH_CLOCK", "wall")]
+"""The clock of the rows inside one loop, which `run.py` chooses by the environment."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

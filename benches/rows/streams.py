@@ -1,9 +1,8 @@
 """asyncio's streams, with both ends in the one loop."""
 
 import asyncio
-import time
 
-from .row import LoopFactory, Measurement, inside, run
+from .row import LoopFactory, Measurement, clock, inside, run
 
 MESSAGE = b"." * 64
 
@@ -24,12 +23,12 @@ def streams_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
         server = await asyncio.start_server(pong, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         reader, writer = await asyncio.open_connection(host, port)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(n):
             writer.write(MESSAGE)
             await writer.drain()
             await reader.readexactly(len(MESSAGE))
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         writer.close()
         await writer.wait_closed()
         server.close()

@@ -4,10 +4,9 @@ import asyncio
 import ssl
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from .row import LoopFactory, Measurement, inside, run
+from .row import LoopFactory, Measurement, clock, inside, run
 from .sockets import MEBIBYTE, Sink, Source
 from .streams import MESSAGE, pong
 
@@ -51,12 +50,12 @@ def tls_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
         reader, writer = await asyncio.open_connection(
             host, port, ssl=client_context, server_hostname="localhost"
         )
-        start = time.perf_counter()
+        start = clock()
         for _ in range(n):
             writer.write(MESSAGE)
             await writer.drain()
             await reader.readexactly(len(MESSAGE))
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         writer.close()
         server.close()
         return Measurement(n, seconds)
@@ -79,10 +78,10 @@ def bulk_tls(new_loop: LoopFactory, n: int) -> Measurement:
         transport, source = await loop.create_connection(
             lambda: Source(n * MEBIBYTE), host, port, ssl=client_context, server_hostname="localhost"
         )
-        start = time.perf_counter()
+        start = clock()
         source.begin()
         await done
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         transport.close()
         server.close()
         return Measurement(n, seconds)
@@ -99,13 +98,13 @@ def tls_handshake(new_loop: LoopFactory, n: int) -> Measurement:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context)
         host, port = server.sockets[0].getsockname()
-        start = time.perf_counter()
+        start = clock()
         for _ in range(n):
             transport, _ = await loop.create_connection(
                 asyncio.Protocol, host, port, ssl=client_context, server_hostname="localhost"
             )
             transport.abort()
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         server.close()
         return Measurement(n, seconds)
 
