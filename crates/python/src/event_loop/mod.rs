@@ -96,9 +96,8 @@ impl LoopCore {
     ) -> PyResult<Self> {
         let _ = py;
         let choice = match std::env::var("WHILST_DRIVER") {
-            Ok(name) => {
-                Choice::from_name(&name).map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?
-            }
+            Ok(name) => Choice::from_name(&name)
+                .map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?,
             Err(_) => Choice::Automatic,
         };
         let waker = Arc::new(Waker::default());

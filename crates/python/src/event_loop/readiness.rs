@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use whilst_engine::driver::{Interest, Key, Operation};
 
-use super::registry::Source;
 use super::LoopCore;
+use super::registry::Source;
 use crate::errors::os_error;
 use crate::ffi::class::Object;
 use crate::handle::{Callback, Handle, cancel_handle, new_handle};
@@ -119,7 +119,8 @@ impl LoopCore {
 
 /// The descriptor that `fd` is, or has (`fileno()`).
 pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let invalid = || -> PyResult<PyErr> { Ok(PyValueError::new_err(format!("Invalid file object: {}", fd.repr()?))) };
+    let invalid =
+        || -> PyResult<PyErr> { Ok(PyValueError::new_err(format!("Invalid file object: {}", fd.repr()?))) };
     if let Ok(number) = fd.extract::<RawFd>() {
         return Ok(number);
     }
@@ -202,7 +203,9 @@ impl LoopCore {
         });
         let Some((source, operation)) = watch else { return Ok(false) };
         // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
-        if let Some(Err(error)) = core.state.with(py, |state| Some(state.driver.as_mut()?.cancel_now(operation))) {
+        if let Some(Err(error)) =
+            core.state.with(py, |state| Some(state.driver.as_mut()?.cancel_now(operation)))
+        {
             return Err(os_error(py, &error));
         }
         if let Some(Source::Watch(handle)) = source {
@@ -210,5 +213,4 @@ impl LoopCore {
         }
         Ok(true)
     }
-
 }

@@ -198,7 +198,10 @@ impl LoopCore {
         context.set_item("socket", TRANSPORT_SOCKET.get(py)?.call1((&acceptor.socket,))?)?;
         this.call_method1("call_exception_handler", (context,))?;
         if message.ends_with("resource") {
-            this.call_method1("call_later", (ACCEPT_RETRY_DELAY, this.getattr("_resume_accepting")?, acceptor.fd))?;
+            this.call_method1(
+                "call_later",
+                (ACCEPT_RETRY_DELAY, this.getattr("_resume_accepting")?, acceptor.fd),
+            )?;
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ pub(crate) fn contents(bytes: &Py<PyBytes>) -> &[u8] {
 }
 
 /// A `bytes` object of all the parts, one after the other.
-pub(crate) fn concat<'py>(py: Python<'py>, parts: &[impl std::ops::Deref<Target = [u8]>]) -> PyResult<Bound<'py, PyBytes>> {
+pub(crate) fn concat<'py>(
+    py: Python<'py>,
+    parts: &[impl std::ops::Deref<Target = [u8]>],
+) -> PyResult<Bound<'py, PyBytes>> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     // SAFETY: a new object of `length` bytes, which nobody else has seen yet, is filled to its end: the parts lie one behind the
     // other, and `length` is their sum.

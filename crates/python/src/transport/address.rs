@@ -26,7 +26,8 @@ impl Address {
 
     /// The address that `fd` is connected to (getpeername(2)).
     pub(crate) fn peer(fd: BorrowedFd<'_>) -> Self {
-        rustix::net::getpeername(fd).map_or(Self::Unknown, |address| address.map_or(Self::Unknown, |it| Self::new(&it)))
+        rustix::net::getpeername(fd)
+            .map_or(Self::Unknown, |address| address.map_or(Self::Unknown, |it| Self::new(&it)))
     }
 
     fn new(address: &SocketAddrAny) -> Self {

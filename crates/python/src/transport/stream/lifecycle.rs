@@ -10,8 +10,8 @@ use pyo3::types::PyDict;
 use whilst_engine::driver::{Driver, Operation};
 
 use super::{HIGH_WATER, Names, State, Stream, StreamWork};
-use crate::event_loop::registry::Source;
 use crate::event_loop::LoopCore;
+use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
@@ -40,7 +40,10 @@ impl AsFd for Descriptor {
 
 impl Descriptor {
     /// The Python object that owns the descriptor, made if there is none yet.
-    pub(super) fn socket<'py>(place: &mut Option<Self>, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub(super) fn socket<'py>(
+        place: &mut Option<Self>,
+        py: Python<'py>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         match place.take() {
             None => Ok(None),
             Some(Self::Python(socket, fd)) => {
@@ -292,7 +295,8 @@ impl Stream {
         if let Err(error) = warned {
             error.write_unraisable(py, Some(this.bind(py)));
         }
-        let event_loop = this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+        let event_loop =
+            this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
         if let Some(event_loop) = event_loop
             && let Err(error) = Self::release(this, event_loop.bind(py))
         {

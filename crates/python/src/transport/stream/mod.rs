@@ -130,7 +130,11 @@ struct Audience {
 
 impl Stream {
     /// Does what the loop's queue held for it.
-    pub(crate) fn perform(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, work: StreamWork) -> PyResult<()> {
+    pub(crate) fn perform(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        work: StreamWork,
+    ) -> PyResult<()> {
         match work {
             StreamWork::Connect(waiter) => Self::connect(this, event_loop, waiter),
             StreamWork::Deliver => Self::deliver(this, event_loop),
@@ -177,7 +181,12 @@ impl Stream {
 
     /// Tells the loop's exception handler of a failure that does not concern the connection.
     #[cold]
-    fn report(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, error: PyErr, message: &str) -> PyResult<()> {
+    fn report(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
         let py = event_loop.py();
         if ends_the_run(py, &error) {
             return Err(error);
@@ -226,4 +235,3 @@ impl Audience {
         in_context(self.context.bind(py), || body(self.protocol.bind(py)))
     }
 }
-

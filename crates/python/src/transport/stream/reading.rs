@@ -102,12 +102,19 @@ impl Stream {
                 return (None, state.stop_receiving());
             }
             let delivery = state.next_delivery();
-            (delivery.zip(state.audience(py)).map(|(delivery, audience)| (delivery, audience, state.buffered)), None)
+            (
+                delivery
+                    .zip(state.audience(py))
+                    .map(|(delivery, audience)| (delivery, audience, state.buffered)),
+                None,
+            )
         });
         cancel(event_loop, stop);
         if let Some((delivery, audience, buffered)) = delivery {
             match delivery {
-                Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, &audience, chunks)?,
+                Delivery::Chunks(chunks) if buffered => {
+                    Self::fill_buffers(this, event_loop, &audience, chunks)?
+                }
                 Delivery::Chunks(chunks) => {
                     let data = match chunks.as_slice() {
                         [chunk] => PyBytes::new(py, chunk),
@@ -142,7 +149,8 @@ impl Stream {
         while let Some(mut chunk) = chunks.next() {
             while !chunk.is_empty() {
                 // The protocol may have paused or closed the transport, or handed it to another.
-                let goes_on = this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+                let goes_on =
+                    this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
                 if !goes_on {
                     this.get().state.with(py, |state| {
                         let rest = std::iter::once(chunk).chain(chunks).map(Received::Data);
@@ -260,7 +268,11 @@ impl Stream {
     }
 
     /// The peer sends no more: the protocol says whether it wants to go on sending.
-    fn end_received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, audience: &Audience) -> PyResult<()> {
+    fn end_received(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
         static LOG_END: Import = Import::new("whilst._loop.errors", "log_end_of_stream");
         let py = event_loop.py();
         let operation = this.get().state.with(py, |state| {
