@@ -193,7 +193,8 @@ fn ends_in_another_thread(choice: Choice) {
         move || {
             let receive = world.receive(&here, 1);
             let accept = world.accept(&listener, 2);
-            // The clones' numbers are not the originals', so they must stay while the operations may be submitted anew.
+            // The clones' numbers are not the originals', so they must stay while the operations may be
+            // submitted anew.
             world.assert_quiet();
             world.driver.cancel(receive);
             world.find(|completion| {

@@ -1,4 +1,5 @@
-//! What the cases share: a driver with its completions, sockets, and the macro that runs a case over both backends.
+//! What the cases share: a driver with its completions, sockets, and the macro that runs a case over both
+//! backends.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -19,7 +20,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// Long enough for what should not come to come.
 pub(crate) const QUIET: Duration = Duration::from_millis(30);
 
-/// Runs each function named as a test over each backend; where no ring is to be had, that half says so and passes.
+/// Runs each function named as a test over each backend; where no ring is to be had, that half says so and
+/// passes.
 macro_rules! over_both {
     ($($case:ident),+ $(,)?) => {
         mod epoll {
@@ -294,8 +296,8 @@ pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
 
 /// Runs `child` in a forked process; the process must end with 0 within the limit.
 pub(crate) fn in_fork(child: impl FnOnce()) {
-    // SAFETY: the child is this thread alone. It uses what a test uses, and the tests' harness runs each test in a process of
-    // its own (nextest) or at least has no lock held across it that the child needs.
+    // SAFETY: the child is this thread alone. It uses what a test uses, and the tests' harness runs each
+    // test in a process of its own (nextest) or at least has no lock held across it that the child needs.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", io::Error::last_os_error()),
         0 => {
