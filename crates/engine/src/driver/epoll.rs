@@ -153,7 +153,7 @@ impl Epoll {
             *place = None;
             if settled {
                 // It fails only where there is nothing left to remove or to change.
-                let _ = self.tell_kernel(waiting.fd);
+                let _ = self.tell_kernel(waiting.fd, None);
             }
         }
     }
@@ -209,7 +209,7 @@ impl Epoll {
             if !self.registrations[fd].flags().is_empty() {
                 // What is refused now was closed without being cancelled; the old instance had forgotten it
                 // as well.
-                let _ = self.tell_kernel(fd as RawFd);
+                let _ = self.tell_kernel(fd as RawFd, None);
             }
         }
         Ok(())
@@ -227,7 +227,7 @@ impl Epoll {
             return Err(Errno::EXIST.into());
         }
         *self.registrations[index].place(interest) = Some(number);
-        let told = self.tell_kernel(waiting.fd);
+        let told = self.tell_kernel(waiting.fd, Some((interest, number)));
         if told.is_err() {
             *self.registrations[index].place(interest) = None;
         }
@@ -250,11 +250,11 @@ impl Epoll {
         Ok(false)
     }
 
-    /// Brings the kernel's registration of a descriptor in line with the books.
-    fn tell_kernel(&mut self, fd: RawFd) -> io::Result<()> {
+    /// Brings the kernel's registration of a descriptor in line with the books, to which `new` was just added.
+    fn tell_kernel(&mut self, fd: RawFd, new: Option<(Interest, Operation)>) -> io::Result<()> {
         let source = sys::borrow(fd)?;
         let registration = &mut self.registrations[fd as usize];
-        let flags = registration.flags();
+        let mut flags = registration.flags();
         let instance = self.instance.as_fd();
         if flags.is_empty() {
             registration.registered = false;
@@ -263,11 +263,16 @@ impl Epoll {
         if registration.registered {
             match epoll::modify(instance, source, registration.data(fd), flags) {
                 Ok(()) => return Ok(()),
+                Err(Errno::NOENT) => {
+                    // Whatever else the books have is of a file that was closed without being cancelled.
+                    *registration = Registration::default();
+                    let Some((interest, number)) = new else { return Ok(()) };
+                    *registration.place(interest) = Some(number);
+                    flags = registration.flags();
+                }
                 Err(error) => {
                     registration.registered = false;
-                    if error != Errno::NOENT {
-                        return Err(error.into());
-                    }
+                    return Err(error.into());
                 }
             }
         }

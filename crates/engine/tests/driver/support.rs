@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use whilst_engine::driver::{
@@ -25,11 +26,15 @@ pub(crate) const QUIET: Duration = Duration::from_millis(30);
 macro_rules! over_both {
     ($($case:ident),+ $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { super::$case(whilst_engine::driver::Choice::Epoll); })+
+            $(#[test] fn $case() {
+                let _limit = $crate::support::limit();
+                super::$case(whilst_engine::driver::Choice::Epoll);
+            })+
         }
         mod io_uring {
             $(#[test] fn $case() {
                 if $crate::support::have_ring() {
+                    let _limit = $crate::support::limit();
                     super::$case(whilst_engine::driver::Choice::Uring);
                 }
             })+
@@ -38,9 +43,24 @@ macro_rules! over_both {
 }
 pub(crate) use over_both;
 
+/// Ends the process if what it returns has not been dropped in time: a wait without end cannot be interrupted
+/// otherwise.
+pub(crate) fn limit() -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        if receiver.recv_timeout(6 * LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a test hangs");
+            std::process::abort();
+        }
+    });
+    sender
+}
+
 pub(crate) fn have_ring() -> bool {
     let have = available().contains(&"io_uring");
     if !have {
+        // Who asks for a ring does not want to hear that its tests have passed.
+        assert_ne!(std::env::var("WHILST_DRIVER").as_deref(), Ok("io_uring"), "there is no ring");
         eprintln!("SKIPPED: this machine gives no ring");
     }
     have
