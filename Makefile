@@ -50,10 +50,6 @@ $(VENV)/.test-tools: pyproject.toml tests/requirements.txt $(VENV)/.made
 	@$(STAGE) "what the tests need" $(BIN)/pip install -q --group lint -r tests/requirements.txt
 	touch $@
 
-$(VENV)/.bench-tools: pyproject.toml $(VENV)/.made
-	@$(STAGE) "what the benchmarks need" $(BIN)/pip install -q --group bench
-	touch $@
-
 $(VENV)/.whilst: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md $(VENV)/.build-tools
 	@rm -rf $(WHEELS)
 	$(STAGE) "wheel (release) for Python $(TAG)" \
@@ -70,18 +66,23 @@ build: $(VENV)/.whilst ## build the wheel and install it into the virtual enviro
 demo: build ## run the introduction's example under the command `whilst`
 	@$(BIN)/whilst examples/introduction.py
 
+# The loop's own tests come last, so that the last line counts what a reader asks for first.
 .PHONY: test
-test: test-engine test-types test-conformance test-python ## all tests
+test: test-rust test-types test-conformance test-benches test-python ## all tests
 
 # -- Its parts ----------------------------------------------------------------------------------------------------------------
 
-.PHONY: test-engine
-test-engine: ## the engine's tests, in Rust
+# All crates but the extension, whose tests are Python's.
+RUST_TESTS := --locked --workspace --exclude whilst-python
+
+.PHONY: test-rust
+test-rust: ## the engine's tests, in Rust
 	@if cargo nextest --version >/dev/null 2>&1; then
-	    $(STAGE) "engine: unit and property tests" cargo nextest run --locked --package whilst-engine --no-tests=pass
-	    $(STAGE) "engine: examples in the documentation" cargo test --quiet --locked --package whilst-engine --doc
+	    $(STAGE) "Rust: unit and property tests" \
+	        cargo nextest run --cargo-quiet --status-level slow --final-status-level fail $(RUST_TESTS)
+	    $(STAGE) "Rust: examples in the documentation" cargo test --quiet --doc $(RUST_TESTS)
 	else
-	    $(STAGE) "engine: all tests" cargo test --quiet --locked --package whilst-engine
+	    $(STAGE) "Rust: all tests" cargo test --quiet $(RUST_TESTS)
 	fi
 
 # Stubtest imports the installed package and compares it with what its types say.
@@ -91,8 +92,12 @@ test-types: build $(VENV)/.test-tools ## mypy --strict, and the types against th
 	$(STAGE) "stubtest" $(BIN)/python -m mypy.stubtest whilst --mypy-config-file pyproject.toml
 
 .PHONY: test-conformance
-test-conformance: build $(VENV)/.test-tools ## CPython's own asyncio tests on this loop, the modules that must pass
-	@$(STAGE) "conformance" $(BIN)/python -m tests.conformance --required
+test-conformance: build $(VENV)/.test-tools ## CPython's own asyncio tests on this loop: the modules that must be whole
+	@$(STAGE) "conformance" $(BIN)/python tests/conformance -j 2
+
+.PHONY: test-benches
+test-benches: build $(VENV)/.test-tools ## that the benchmarks run and compute right
+	@$(STAGE) "benchmarks' own tests" $(BIN)/python -m pytest -q benches
 
 .PHONY: test-python
 test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks and the examples, on both drivers
@@ -113,12 +118,15 @@ format: $(VENV)/.test-tools ## lay out Rust and Python as `make lint` wants them
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: build $(VENV)/.bench-tools ## measure against asyncio and its other loops (BENCH="…" passes arguments on)
-	@$(BIN)/python -m benches $(BENCH)
+bench: build ## measure beside asyncio and other loops; BENCH="--quick --rows echo" passes arguments on
+	@$(BIN)/python benches/run.py --install $(BENCH)
+
+SOAK_SECONDS ?= 30
 
 .PHONY: soak
-soak: build $(VENV)/.test-tools ## servers under load for a while, looking for errors and growth (needs wrk)
-	@$(STAGE) "soak" $(BIN)/python -m pytest -m soak tests/soak
+soak: build $(VENV)/.test-tools ## servers under load for SOAK_SECONDS (30) each, looking for errors and growth; needs wrk
+	@command -v wrk >/dev/null || { echo "there is no wrk on the PATH (Debian: apt-get install wrk)" >&2; exit 1; }
+	WHILST_SOAK_SECONDS=$(SOAK_SECONDS) $(STAGE) "soak" $(BIN)/python -m pytest tests/soak
 
 .PHONY: clean
 clean: ## remove all that was built and installed here

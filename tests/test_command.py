@@ -6,6 +6,7 @@ ends, to the letter. The programs print what they see; what is right is what thi
 
 import os
 import py_compile
+import shlex
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,11 @@ def compare(
     """Run under both, fail where anything differs, and return what it was."""
     expected = run([*PYTHON, *arguments], cwd, stdin=stdin, env=env, python_options=python_options)
     seen = run([*WHILST, *arguments], cwd, stdin=stdin, env=env, python_options=python_options)
-    assert (seen.stdout, seen.stderr, seen.returncode) == (expected.stdout, expected.stderr, expected.returncode)
+    assert (seen.stdout, seen.stderr, seen.returncode) == (
+        expected.stdout,
+        expected.stderr,
+        expected.returncode,
+    )
     return expected
 
 
@@ -108,6 +113,18 @@ class TestWhatAProgramSees:
         compare(["links/program.py"], tmp_path)
         compare(["relative.py"], tmp_path / "links")
         compare(["again.py"], tmp_path)
+
+    def test_in_a_directory_that_is_gone(self, tmp_path: Path) -> None:
+        program = write(tmp_path, "program.py", SHOW_MAIN)
+        for arguments in (str(program), "program.py", "-m program", "-c 'print(1)'"):
+            seen = []
+            for command in (PYTHON, WHILST):
+                (tmp_path / "gone").mkdir()
+                shell = f"rmdir ../gone; exec {shlex.join(command)} {arguments}"
+                seen.append(run(["sh", "-c", shell], tmp_path / "gone", env={"PWD": ""}))
+            assert seen[0].stdout == seen[1].stdout
+            assert seen[0].stderr == seen[1].stderr
+            assert seen[0].returncode == seen[1].returncode
 
     def test_of_code(self, tmp_path: Path) -> None:
         compare(["-c", textwrap.dedent(SHOW_MAIN)], tmp_path)
@@ -179,7 +196,11 @@ class TestWhatAProgramSees:
         for arguments in (["program.py", "a"], ["-m", "program"], ["-c", "1 / 0"], ["missing.py"]):
             expected = run([*PYTHON, *arguments], tmp_path)
             seen = run([*SCRIPT, *arguments], tmp_path)
-            assert (seen.stdout, seen.stderr, seen.returncode) == (expected.stdout, expected.stderr, expected.returncode)
+            assert (seen.stdout, seen.stderr, seen.returncode) == (
+                expected.stdout,
+                expected.stderr,
+                expected.returncode,
+            )
 
 
 class TestEnds:
@@ -334,7 +355,9 @@ class TestCtrlC:
             out, err, status = interrupt([*command, "program.py"], tmp_path)
             assert out == "cancelled\n"
             # The cancellation comes first, then what it became on its way out of the program.
-            assert f'\n\nTraceback (most recent call last):\n  File "{tmp_path / "program.py"}", line 10' in err
+            assert (
+                f'\n\nTraceback (most recent call last):\n  File "{tmp_path / "program.py"}", line 10' in err
+            )
             assert err.endswith("\nKeyboardInterrupt\n")
             assert "whilst/_command.py" not in err
             assert status == -signal.SIGINT
@@ -378,8 +401,37 @@ class TestMain:
         assert compare(["program.py", method], tmp_path).returncode == 0
         assert compare(["-m", "program", method], tmp_path).returncode == 0
 
+    @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+    def test_loops_of_other_processes(self, method: str, tmp_path: Path) -> None:
+        """Processes that the program starts through multiprocessing, and those that they start, have whilst's loops."""
+        source = """
+            import asyncio, multiprocessing, sys, warnings
+            async def main(who):
+                print(who, type(asyncio.get_running_loop()).__module__, flush=True)
+            def work(deep):
+                asyncio.run(main("grandchild" if deep else "child"))
+                if not deep:
+                    start(True)
+            def start(deep):
+                child = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(deep,))
+                child.start()
+                child.join(60)
+                assert child.exitcode == 0
+            if __name__ == "__main__":
+                warnings.simplefilter("ignore")
+                start(False)
+        """
+        write(tmp_path, "program.py", source)
+        for arguments in (["program.py", method], ["-m", "program", method]):
+            seen = run([*WHILST, *arguments], tmp_path)
+            assert (seen.stdout, seen.stderr, seen.returncode) == ("child whilst\ngrandchild whilst\n", "", 0)
+
     def test_source_can_be_looked_up(self, tmp_path: Path) -> None:
-        write(tmp_path, "program.py", "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), inspect.getfile(f))")
+        write(
+            tmp_path,
+            "program.py",
+            "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), inspect.getfile(f))",
+        )
         compare(["program.py"], tmp_path)
 
     def test_unittest_and_doctest(self, tmp_path: Path) -> None:
@@ -598,7 +650,9 @@ class TestItsOwnOptions:
             assert all(line in seen.stdout for line in ("-m MODULE", "-c CODE", "SCRIPT", "--version"))
             assert (seen.stderr, seen.returncode) == ("", 0)
 
-    @pytest.mark.parametrize("arguments", [["-c"], ["-m"], ["-x"], ["-X", "dev", "a.py"], ["--unknown"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "arguments", [["-c"], ["-m"], ["-x"], ["-X", "dev", "a.py"], ["--unknown"]], ids=" ".join
+    )
     def test_misuse(self, arguments: list[str], tmp_path: Path) -> None:
         seen = run([*SCRIPT, *arguments], tmp_path)
         assert (seen.stdout, seen.returncode) == ("", 2)
@@ -614,7 +668,13 @@ class TestItsOwnOptions:
         controller, terminal = os.openpty()
         try:
             seen = subprocess.run(
-                SCRIPT, cwd=tmp_path, stdin=terminal, capture_output=True, text=True, timeout=SECONDS, env=environment()
+                SCRIPT,
+                cwd=tmp_path,
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                env=environment(),
             )
         finally:
             os.close(controller)

@@ -9,15 +9,14 @@ Three ways in, each for a program that is written for :mod:`asyncio`:
 The command ``whilst SCRIPT`` needs no line in the program at all.
 """
 
-from typing import TYPE_CHECKING
-
+# Type checkers know the name; importing it from `typing` would import typing.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
-
-    __version__: str
+    from whilst._whilst import __version__
 
 __all__ = [
     "EventLoopPolicy",
@@ -35,6 +34,7 @@ __all__ = [
 _HOMES = {
     "EventLoopPolicy": "whilst._policy",
     "Loop": "whilst._loop",
+    "__version__": "whilst._whilst",
     "install": "whilst._install",
     "new_event_loop": "whilst._loop",
     "run": "whilst._run",
@@ -43,17 +43,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    value: object
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value = version("whilst")
-    elif name in _HOMES:
-        from importlib import import_module
-
-        value = getattr(import_module(_HOMES[name]), name)
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

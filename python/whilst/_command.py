@@ -40,21 +40,24 @@ def main() -> None:
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
     kind, target, arguments = _parse(sys.argv[1:])
-    if not sys.flags.safe_path:
-        # The directory of the command itself, or the current one under `python -m whilst`. Neither is on the path
-        # of `python SCRIPT`; and it must be gone before asyncio is imported, lest a module of the program's be taken
-        # for one of the stdlib's.
-        del sys.path[0]
-    _take_over_asyncio()
+    _leave_own_path()
+
+    from whilst._children import include_children
+    from whilst._policy import CommandPolicy
+
+    CommandPolicy.take_over()
+    # Multiprocessing notes what __main__ is when it is imported, and so that must be the program's by then.
+    module = _new_main()
+    include_children()
     match kind:
         case "-c":
-            _run_code(target, arguments)
+            _run_code(target, arguments, module)
         case "-m":
             _run_module(target, arguments)
         case "-":
-            _run_stdin(arguments)
+            _run_stdin(arguments, module)
         case _:
-            _run_file(target, arguments)
+            _run_file(target, arguments, module)
 
 
 def _parse(arguments: list[str]) -> tuple[str, str, list[str]]:
@@ -95,27 +98,26 @@ def _refuse(reason: str) -> None:
     raise SystemExit(2)
 
 
-def _take_over_asyncio() -> None:
-    import atexit
+def _leave_own_path() -> None:
+    """Take the entry off ``sys.path`` with which the command itself was found.
 
-    from whilst._policy import CommandPolicy, set_policy
+    It is the directory of the script, or the current one under ``python -m whilst``, and neither is on the path of
+    ``python SCRIPT``. It must be gone before asyncio is imported, lest a module of the program's be taken for one of
+    the stdlib's. There is no such entry with ``-P`` and ``-I``, nor where the current directory was removed.
+    """
+    own = [_absolute(""), os.path.dirname(os.path.realpath(sys.argv[0]))]  # noqa: PTH120 (see _absolute)
+    if not sys.flags.safe_path and sys.path[0] in own:
+        del sys.path[0]
 
-    policy = CommandPolicy()
-    set_policy(policy)
-    # Registered before anything of the program's, and so called after it.
-    atexit.register(policy.close)
 
-
-def _run_file(path: str, arguments: list[str]) -> None:
+def _run_file(path: str, arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_file`` and, for what can be on ``sys.path``, ``pymain_get_importer``."""
     from pkgutil import get_importer
 
-    # Joined and no more: `__file__` and tracebacks keep a "./" or "../" that was given.
-    filename = path if path.startswith("/") else f"{os.getcwd()}/{path}" if path else os.getcwd()
+    filename = _absolute(path)
     sys.argv = [path, *arguments]
     if get_importer(filename) is not None:
         sys.path.insert(0, filename)
-        _new_main()
         import runpy
 
         with _TopLevel():
@@ -133,13 +135,13 @@ def _run_file(path: str, arguments: list[str]) -> None:
             f"{sys.orig_argv[0]}: can't open file {filename!r}: [Errno {error.errno}] {error.strerror}\n"
         )
         raise SystemExit(2) from None
-    _insert_path(os.path.dirname(os.path.realpath(filename)))  # noqa: PTH120 (pathlib is an import more)
+    _insert_path(os.path.dirname(os.path.realpath(filename)))  # noqa: PTH120 (see _absolute)
 
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 
     compiled = filename.endswith(".pyc")
-    module = _new_main()
-    module.__loader__ = (SourcelessFileLoader if compiled else SourceFileLoader)("__main__", filename)
+    loader = SourcelessFileLoader if compiled else SourceFileLoader
+    module.__dict__["__loader__"] = loader("__main__", filename)
     _set_file(module, filename)
     with _TopLevel():
         exec(_load_compiled(source) if compiled else _compile(source, filename), module.__dict__)
@@ -148,18 +150,17 @@ def _run_file(path: str, arguments: list[str]) -> None:
 def _run_module(name: str, arguments: list[str]) -> None:
     """``pymain_run_module``."""
     import runpy
+    from contextlib import suppress
 
     sys.argv = ["-m", *arguments]
-    try:
-        _insert_path(os.getcwd())
-    except OSError:
-        pass  # The current directory is gone; python goes without it too.
-    _new_main()
+    # Where the current directory was removed, python goes without it too.
+    with suppress(OSError):
+        _insert_path(os.getcwd())  # noqa: PTH109 (pathlib is an import more)
     with _TopLevel():
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]
 
 
-def _run_code(source: str, arguments: list[str]) -> None:
+def _run_code(source: str, arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_command``."""
     sys.argv = ["-c", *arguments]
     _insert_path("")
@@ -167,7 +168,6 @@ def _run_code(source: str, arguments: list[str]) -> None:
         from textwrap import dedent
 
         source = dedent(source)
-    module = _new_main()
     with _TopLevel():
         code = _compile(source, "<string>")
         if sys.version_info >= (3, 13):
@@ -175,11 +175,10 @@ def _run_code(source: str, arguments: list[str]) -> None:
         exec(code, module.__dict__)
 
 
-def _run_stdin(arguments: list[str]) -> None:
+def _run_stdin(arguments: list[str], module: ModuleType) -> None:
     """``pymain_run_stdin``, where standard input is no terminal."""
     sys.argv = ["-", *arguments] if len(sys.argv) > 1 else [""]
     _insert_path("")
-    module = _new_main()
     _set_file(module, "<stdin>")
     with _TopLevel():
         exec(_compile(sys.stdin.buffer.read() if sys.stdin else "", "<stdin>"), module.__dict__)
@@ -210,7 +209,23 @@ def _show_source(code: CodeType, source: str) -> None:
     if sys.version_info >= (3, 14):
         linecache._register_code(code, source, "<string>")  # type: ignore[attr-defined]
     else:
-        linecache.cache["<string>"] = (len(source), None, [f"{line}\n" for line in source.splitlines()], "<string>")
+        linecache.cache["<string>"] = (
+            len(source),
+            None,
+            [f"{line}\n" for line in source.splitlines()],
+            "<string>",
+        )
+
+
+def _absolute(path: str) -> str:
+    """*path* below the current directory; joined and no more, for tracebacks keep a "./" or "../" that was given."""
+    if path.startswith("/"):
+        return path
+    try:
+        directory = os.getcwd()  # noqa: PTH109 (pathlib is an import more)
+    except OSError:
+        return path
+    return f"{directory}/{path}" if path else directory
 
 
 def _insert_path(directory: str) -> None:
@@ -223,7 +238,7 @@ def _new_main() -> ModuleType:
     from importlib.machinery import BuiltinImporter
 
     module = ModuleType("__main__")
-    module.__loader__ = BuiltinImporter
+    module.__dict__["__loader__"] = BuiltinImporter
     if sys.version_info < (3, 14):
         module.__annotations__ = {}
     module.__dict__["__builtins__"] = builtins
@@ -258,9 +273,7 @@ class _TopLevel:
             program_traceback = program_traceback.tb_next
         hook = getattr(sys, "excepthook", sys.__excepthook__)
 
-        def display(
-            kind: type[BaseException], value: BaseException, traceback: TracebackType | None
-        ) -> None:
+        def display(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
             sys.excepthook = hook
             if value is error:
                 traceback = program_traceback

@@ -6,12 +6,13 @@ module fails there with :exc:`ImportError`. It warns nowhere: on 3.14 and 3.15 t
 looked up, so the classes are taken from where they are defined.
 """
 
+import atexit
 import os
 import sys
 import threading
 from asyncio import AbstractEventLoop
 from asyncio import events as _events
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whilst._loop import Loop
 
@@ -21,7 +22,7 @@ else:
     from asyncio.unix_events import DefaultEventLoopPolicy as _DefaultPolicy
 
 if TYPE_CHECKING:
-    from asyncio import _AbstractEventLoopPolicy
+    from asyncio.events import _AbstractEventLoopPolicy
 
 
 class EventLoopPolicy(_DefaultPolicy):
@@ -44,10 +45,23 @@ class CommandPolicy(EventLoopPolicy):
     on every Python.
     """
 
+    # Of the base class, where it is a `threading.local` with the current loop of each thread.
+    _local: Any
+
     def __init__(self) -> None:
         super().__init__()
         self._made: AbstractEventLoop | None = None
         self._made_in: int | None = None
+
+    @classmethod
+    def take_over(cls) -> None:
+        """Make a policy of this kind the one of this process, until its end, if it is not already."""
+        if isinstance(current_policy(), cls):
+            return
+        policy = cls()
+        set_policy(policy)
+        # The command does this before the program registers anything, and so it is called after all of that.
+        atexit.register(policy.close)
 
     def get_event_loop(self) -> AbstractEventLoop:
         """Return the current loop of this thread, and make it first where the class says so.
@@ -83,13 +97,19 @@ class CommandPolicy(EventLoopPolicy):
         to it.
         """
         loop = self._made
-        if loop is not None and self._made_in == os.getpid() and not loop.is_closed() and not loop.is_running():
+        if (
+            loop is not None
+            and self._made_in == os.getpid()
+            and not loop.is_closed()
+            and not loop.is_running()
+        ):
             loop.close()
 
 
 def current_policy() -> "_AbstractEventLoopPolicy | None":
     """The policy that is set, or ``None`` where the default one has not been needed yet."""
-    return _events._event_loop_policy
+    policy: _AbstractEventLoopPolicy | None = _events._event_loop_policy  # type: ignore[attr-defined]
+    return policy
 
 
 def set_policy(policy: "_AbstractEventLoopPolicy | None") -> None:

@@ -1,13 +1,13 @@
 //! What other threads want run, and how they wake a loop that sleeps.
 //!
-//! How no wake-up is lost: the loop empties its [`Inbox`] at the start of an iteration, and the wait that may block later in
-//! that iteration first announces itself ([`Waker::announce_sleep`]). Whoever pushed in between has left the waker
-//! notified, and a notified waker refuses the announcement, so that the wait does not block. A wake stays noted until a
-//! wait has seen it, however early it came.
+//! How no wake-up is lost: the loop empties its [`Inbox`] at the start of an iteration, and the wait that
+//! may block later in that iteration first announces itself ([`Waker::announce_sleep`]). Whoever pushed in
+//! between has left the waker notified, and a notified waker refuses the announcement, so that the wait does
+//! not block. A wake stays noted until a wait has seen it, however early it came.
 //!
-//! How few system calls are made: `wake` writes to the eventfd only when it finds a loop that sleeps, so a burst of pushes
-//! costs one write at most, and none at all while the loop runs. The eventfd is not even made before the first wait that
-//! blocks.
+//! How few system calls are made: `wake` writes to the eventfd only when it finds a loop that sleeps, so a
+//! burst of pushes costs one write at most, and none at all while the loop runs. The eventfd is not even
+//! made before the first wait that blocks.
 
 #![forbid(unsafe_code)]
 
@@ -38,11 +38,11 @@ impl Waker {
         Self { state: AtomicU8::new(AWAKE), descriptor: OnceLock::new() }
     }
 
-    /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread, also from a signal
-    /// handler: it takes no lock and allocates nothing.
+    /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread, also
+    /// from a signal handler: it takes no lock and allocates nothing.
     pub fn wake(&self) {
-        // A read-modify-write, also when the state is NOTIFIED already: together with the sleeper's own it orders what
-        // this thread did before against what the sleeper looks at after. A mere load would not.
+        // A read-modify-write, also when the state is NOTIFIED already: together with the sleeper's own it
+        // orders what this thread did before against what the sleeper looks at after. A mere load would not.
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
             && let Some(descriptor) = self.descriptor.get()
         {
@@ -51,8 +51,8 @@ impl Waker {
         }
     }
 
-    /// Says that the caller is about to block on [`Waker::descriptor`]. `false`: it must not, somebody woke it since
-    /// the last wait (the wake is consumed).
+    /// Says that the caller is about to block on [`Waker::descriptor`]. `false`: it must not, somebody woke
+    /// it since the last wait (the wake is consumed).
     pub fn announce_sleep(&self) -> bool {
         match self.state.compare_exchange(AWAKE, SLEEPING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
@@ -63,15 +63,16 @@ impl Waker {
         }
     }
 
-    /// Takes note of a wake, if there was one: a wait that returns for another reason, or does not block, has been woken
-    /// too. Ends what [`Waker::announce_sleep`] began.
+    /// Takes note of a wake, if there was one: a wait that returns for another reason, or does not block,
+    /// has been woken too. Ends what [`Waker::announce_sleep`] began.
     pub fn consume(&self) -> bool {
-        // The plain load spares a wait that does not block the locked instruction. It misses at most a wake that is
-        // happening now, which the next wait then finds.
+        // The plain load spares a wait that does not block the locked instruction. It misses at most a wake
+        // that is happening now, which the next wait then finds.
         self.state.load(Ordering::Relaxed) != AWAKE && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
     }
 
-    /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the first call.
+    /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
+    /// first call.
     pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         if let Some(descriptor) = self.descriptor.get() {
             return Ok(descriptor.as_fd());
@@ -80,8 +81,8 @@ impl Waker {
         Ok(self.descriptor.get_or_init(|| made).as_fd())
     }
 
-    /// Puts another eventfd in the place of the present one, under the same number: in a forked child, which shares
-    /// the present one with its parent.
+    /// Puts another eventfd in the place of the present one, under the same number: in a forked child, which
+    /// shares the present one with its parent.
     pub(crate) fn renew(&self) -> io::Result<()> {
         let Some(descriptor) = self.descriptor.get() else { return Ok(()) };
         let other = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -144,7 +145,8 @@ impl<T> Inbox<T> {
     /// Whether there is nothing to drain.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        // Whoever pushes wakes after this is set, so who saw the wake sees it set, and who did not will not block.
+        // Whoever pushes wakes after this is set, so who saw the wake sees it set, and who did not will not
+        // block.
         !self.filled.load(Ordering::Acquire)
     }
 

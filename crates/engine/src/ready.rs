@@ -1,8 +1,9 @@
 //! The ready queue: what is to run, first in, first out.
 //!
-//! An iteration runs what was ready when it began, as CPython's `BaseEventLoop._run_once` does: it takes the length
-//! first ([`ReadyQueue::begin`]) and then pops that many. What these push meanwhile belongs to the next iteration, so
-//! that a callback which schedules itself for ever cannot keep the loop from its descriptors and timers.
+//! An iteration runs what was ready when it began, as CPython's `BaseEventLoop._run_once` does: it takes the
+//! length first ([`ReadyQueue::begin`]) and then pops that many. What these push meanwhile belongs to the
+//! next iteration, so that a callback which schedules itself for ever cannot keep the loop from its
+//! descriptors and timers.
 
 #![forbid(unsafe_code)]
 

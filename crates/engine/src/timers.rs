@@ -1,11 +1,12 @@
 //! What is to run later.
 //!
-//! Most timers of a network program are cancelled before they fire (a timeout a request), so cancelling is what has
-//! to be cheap. The heap therefore holds only ranks and slot numbers; the values live in slots beside it. Cancelling
-//! empties the slot, at once and without touching the heap, where a tombstone stays behind: an entry whose generation
-//! is no longer its slot's. Tombstones are dropped when they reach the top, and all together as soon as they are both
-//! many and most of the heap (as CPython does with its cancelled `TimerHandle`s), which keeps the cost per timer constant
-//! and the memory in proportion to what is live.
+//! Most timers of a network program are cancelled before they fire (a timeout a request), so cancelling is
+//! what has to be cheap. The heap therefore holds only ranks and slot numbers; the values live in slots
+//! beside it. Cancelling empties the slot, at once and without touching the heap, where a tombstone stays
+//! behind: an entry whose generation is no longer its slot's. Tombstones are dropped when they reach the
+//! top, and all together as soon as they are both many and most of the heap (as CPython does with its
+//! cancelled `TimerHandle`s), which keeps the cost per timer constant and the memory in proportion to what
+//! is live.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +22,8 @@ pub struct TimerKey {
 
 /// Values and the times at which they are due, in `f64` seconds of the caller's monotonic clock.
 ///
-/// Deadlines are in the order of [`f64::total_cmp`] (so that a NaN does no harm: it never fires); what is due at the same
-/// time comes first in, first out.
+/// Deadlines are in the order of [`f64::total_cmp`] (so that a NaN does no harm: it never fires); what is
+/// due at the same time comes first in, first out.
 #[derive(Debug)]
 pub struct Timers<T> {
     heap: BinaryHeap<Reverse<Entry>>,
@@ -33,7 +34,8 @@ pub struct Timers<T> {
     live: usize,
 }
 
-/// A deadline in the heap. The derived order is what the heap goes by: `rank` and `sequence` are never both equal.
+/// A deadline in the heap. The derived order is what the heap goes by: `rank` and `sequence` are never both
+/// equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     rank: u64,
@@ -48,7 +50,8 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// Below this many entries a heap of tombstones is not worth compacting (CPython: `_MIN_SCHEDULED_TIMER_HANDLES`).
+/// Below this many entries a heap of tombstones is not worth compacting (CPython:
+/// `_MIN_SCHEDULED_TIMER_HANDLES`).
 const COMPACTED_FROM: usize = 100;
 
 /// Maps a deadline to an integer that has the order of `f64::total_cmp`, which compares faster.
@@ -119,8 +122,9 @@ impl<T> Timers<T> {
         None
     }
 
-    /// Takes out the first value whose deadline is before `limit`, not at it: CPython runs what is due before the
-    /// clock's next tick, `end_time = self.time() + self._clock_resolution`, `if handle._when >= end_time: break`.
+    /// Takes out the first value whose deadline is before `limit`, not at it: CPython runs what is due
+    /// before the clock's next tick, `end_time = self.time() + self._clock_resolution`, `if handle._when >=
+    /// end_time: break`.
     pub fn pop_due(&mut self, limit: f64) -> Option<T> {
         let limit = rank(limit);
         while let Some(Reverse(entry)) = self.heap.peek() {
@@ -177,7 +181,8 @@ impl<T> Timers<T> {
         }
         let value = slot.value.take()?;
         self.live -= 1;
-        // A slot that has used up its generations is left empty for good, so that no key ever names two timers.
+        // A slot that has used up its generations is left empty for good, so that no key ever names two
+        // timers.
         if let Some(next) = generation.checked_add(1) {
             slot.generation = next;
             self.free.push(index);

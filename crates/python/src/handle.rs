@@ -16,87 +16,22 @@ use whilst_engine::timers::TimerKey;
 
 use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
-use crate::ffi::call::{call_stack, copy_context, in_context};
+use crate::ffi::call::{copy_context, in_context};
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
+use crate::ffi::stored_arguments::StoredArguments;
 use crate::{getter, method};
-
-/// How many arguments of a callback fit into its handle without an allocation of their own.
-const INLINE: usize = 3;
-
-/// The arguments of a callback, behind the scratch place that a vectorcall wants in front of them.
-pub(crate) enum CallbackArguments {
-    Inline { count: u8, values: [Option<Py<PyAny>>; INLINE] },
-    Many(Box<[Py<PyAny>]>),
-}
-
-impl CallbackArguments {
-    /// Owned references to what `values` borrows.
-    #[inline]
-    pub(crate) fn new(py: Python<'_>, values: &[*mut raw::PyObject]) -> Self {
-        // SAFETY (of the closure's call): the places hold borrowed references that are alive (`Arguments::rest`).
-        let owned = |value: &*mut raw::PyObject| unsafe { Bound::from_borrowed_ptr(py, *value).unbind() };
-        if values.len() <= INLINE {
-            let mut inline = [None, None, None];
-            for (place, value) in inline.iter_mut().zip(values) {
-                *place = Some(owned(value));
-            }
-            Self::Inline { count: values.len() as u8, values: inline }
-        } else {
-            Self::Many(values.iter().map(owned).collect())
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        let (inline, many): (&[Option<Py<PyAny>>], &[Py<PyAny>]) = match self {
-            Self::Inline { values, .. } => (values, &[]),
-            Self::Many(values) => (&[], values),
-        };
-        inline.iter().flatten().chain(many)
-    }
-
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Inline { count, values } => Self::Inline {
-                count: *count,
-                values: std::array::from_fn(|index| values[index].as_ref().map(|value| value.clone_ref(py))),
-            },
-            Self::Many(values) => Self::Many(values.iter().map(|value| value.clone_ref(py)).collect()),
-        }
-    }
-
-    /// Calls `callable` with these arguments.
-    #[inline]
-    fn call<'py>(&self, callable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Inline { count, values } => {
-                let mut stack = [std::ptr::null_mut(); INLINE + 1];
-                for (place, value) in stack[1..].iter_mut().zip(values) {
-                    *place = value.as_ref().map_or(std::ptr::null_mut(), Py::as_ptr);
-                }
-                // SAFETY: a scratch place, then `count` references that `self` owns.
-                unsafe { call_stack(callable, stack.as_mut_ptr(), usize::from(*count)) }
-            }
-            Self::Many(values) => {
-                let mut stack: Vec<_> =
-                    std::iter::once(std::ptr::null_mut()).chain(values.iter().map(Py::as_ptr)).collect();
-                // SAFETY: as above.
-                unsafe { call_stack(callable, stack.as_mut_ptr(), values.len()) }
-            }
-        }
-    }
-}
 
 /// A callback, what it is called with and in which context: what running takes out of a handle.
 pub(crate) struct Callback {
     callable: Py<PyAny>,
-    arguments: CallbackArguments,
+    arguments: StoredArguments,
     context: Py<PyAny>,
 }
 
 impl Callback {
-    pub(crate) fn new(callable: Py<PyAny>, arguments: CallbackArguments, context: Py<PyAny>) -> Self {
+    pub(crate) fn new(callable: Py<PyAny>, arguments: StoredArguments, context: Py<PyAny>) -> Self {
         Self { callable, arguments, context }
     }
 
@@ -104,8 +39,7 @@ impl Callback {
     pub(crate) fn from_tuple(callable: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Self> {
         let py = callable.py();
         let values: Vec<_> = arguments.iter().collect();
-        let pointers: Vec<_> = values.iter().map(Bound::as_ptr).collect();
-        let arguments = CallbackArguments::new(py, &pointers);
+        let arguments = StoredArguments::new(values.iter());
         Ok(Self::new(callable.clone().unbind(), arguments, copy_context(py)?.unbind()))
     }
 
@@ -235,7 +169,11 @@ pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<(
     let callback = if unshared {
         handle.get().shared().0.with(py, |state| state.callback.take())
     } else {
-        handle.get().shared().0.with(py, |state| state.callback.as_ref().map(|callback| callback.clone_ref(py)))
+        handle
+            .get()
+            .shared()
+            .0
+            .with(py, |state| state.callback.as_ref().map(|callback| callback.clone_ref(py)))
     };
     let Some(callback) = callback else { return Ok(()) };
     match callback.call(py) {
@@ -260,13 +198,18 @@ fn failed<T: AnyHandle>(py: Python<'_>, handle: &Object<T>, error: PyErr) -> PyR
         return Err(error);
     }
     static REPORT: Import = Import::new("whilst._loop.errors", "report_callback");
-    let event_loop = handle.get().shared().0.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    let event_loop =
+        handle.get().shared().0.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
     REPORT.get(py)?.call1((event_loop, handle.bind(py), error))?;
     Ok(())
 }
 
 /// `Handle.cancel()` and `TimerHandle.cancel()`.
-fn cancel<T: AnyHandle>(this: &Object<T>, py: Python<'_>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+fn cancel<T: AnyHandle>(
+    this: &Object<T>,
+    py: Python<'_>,
+    arguments: Arguments<'_, '_>,
+) -> PyResult<Py<PyAny>> {
     arguments.take("cancel", [], 0)?;
     cancel_handle(py, this)?;
     Ok(py.None())
@@ -295,7 +238,11 @@ pub(crate) fn cancel_handle<T: AnyHandle>(py: Python<'_>, handle: &Object<T>) ->
     Ok(())
 }
 
-fn cancelled<T: AnyHandle>(this: &Object<T>, py: Python<'_>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+fn cancelled<T: AnyHandle>(
+    this: &Object<T>,
+    py: Python<'_>,
+    arguments: Arguments<'_, '_>,
+) -> PyResult<Py<PyAny>> {
     arguments.take("cancelled", [], 0)?;
     get_cancelled(this, py)
 }
@@ -341,7 +288,8 @@ fn get_context<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<Py
 }
 
 fn get_loop<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with = |state: &mut State| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py).into_any());
+    let with =
+        |state: &mut State| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py).into_any());
     or_none(py, this.get().shared().0.with(py, with))
 }
 

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     import ssl
 
 
+_SelectorDatagramTransport: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
+
+
+class DatagramTransport(_SelectorDatagramTransport):  # type: ignore[misc]
+    """CPython's datagram transport, but for what it asks of a selector."""
+
+    def __repr__(self) -> str:
+        """Name the transport's state."""
+        state = "closed " if self._sock is None else "closing " if self._closing else ""
+        return f"<{self.__class__.__name__} {state}fd={self._sock_fd} bufsize={self.get_write_buffer_size()}>"
+
+
 class Transports:
     """What makes transports of sockets."""
 
@@ -62,8 +74,7 @@ class Transports:
         extra: dict[str, Any] | None = None,
     ) -> Any:
         """Make a datagram transport over a socket; `waiter` is resolved once the protocol is told."""
-        make: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
-        return make(self, sock, protocol, address, waiter, extra)
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
         """Send a file by `os.sendfile` past the transport, which does not read or write meanwhile."""

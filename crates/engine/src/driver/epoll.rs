@@ -2,14 +2,15 @@
 //!
 //! Some facts about epoll:
 //!
-//! * A registration belongs to a descriptor number *and* the open file behind it. There is one at most for each such
-//!   pair, so that a reader and a writer of the same socket share it.
-//! * Closing a descriptor removes its registration only when no other descriptor (made by `dup` or inherited by a forked
-//!   child) refers to the same open file. Where one does, the registration stays, goes on saying what it was told to
-//!   say, and can no longer be removed: its number names nothing any more, or something else.
-//! * The kernel does not know what the program thinks is registered: after a close, the number's next file is not
-//!   registered whatever the program's books say (`MOD`: ENOENT), or already is where the file came back under the same
-//!   number by `dup2` (`ADD`: EEXIST).
+//! * A registration belongs to a descriptor number *and* the open file behind it. There is one at most for
+//!   each such pair, so that a reader and a writer of the same socket share it.
+//! * Closing a descriptor removes its registration only when no other descriptor (made by `dup` or inherited
+//!   by a forked child) refers to the same open file. Where one does, the registration stays, goes on saying
+//!   what it was told to say, and can no longer be removed: its number names nothing any more, or something
+//!   else.
+//! * The kernel does not know what the program thinks is registered: after a close, the number's next file
+//!   is not registered whatever the program's books say (`MOD`: ENOENT), or already is where the file came
+//!   back under the same number by `dup2` (`ADD`: EEXIST).
 //! * EPOLLERR and EPOLLHUP are said unasked, and a hang-up is said without EPOLLIN where no data is left.
 //! * Regular files and directories are refused with EPERM.
 //! * An instance is shared with a forked child, changes to it too.
@@ -18,11 +19,13 @@
 //! What follows from them:
 //!
 //! * One [`Registration`] a descriptor, with a place for each direction.
-//! * Every change asks the kernel, never the books alone: a `MOD` that finds nothing becomes an `ADD`, and the other way round.
-//! * Each registration carries a generation in its event data. An event of another generation is from a file that was
-//!   closed without [`Epoll::cancel`] while something else kept it open: the one way to silence it is a new instance.
-//! * Both directions count as ready on an error or a hang-up, as in CPython's `selectors`: reading or writing then
-//!   says what is the matter.
+//! * Every change asks the kernel, never the books alone: a `MOD` that finds nothing becomes an `ADD`, and
+//!   the other way round.
+//! * Each registration carries a generation in its event data. An event of another generation is from a file
+//!   that was closed without [`Epoll::cancel`] while something else kept it open: the one way to silence it
+//!   is a new instance.
+//! * Both directions count as ready on an error or a hang-up, as in CPython's `selectors`: reading or
+//!   writing then says what is the matter.
 //! * Level-triggered throughout: nothing needs to be remembered between two waits.
 //! * In a forked child, before anything else, a new instance.
 
@@ -150,7 +153,7 @@ impl Epoll {
             *place = None;
             if settled {
                 // It fails only where there is nothing left to remove or to change.
-                let _ = self.tell_kernel(waiting.fd);
+                let _ = self.tell_kernel(waiting.fd, None);
             }
         }
     }
@@ -204,8 +207,9 @@ impl Epoll {
         for fd in 0..self.registrations.len() {
             self.registrations[fd].registered = false;
             if !self.registrations[fd].flags().is_empty() {
-                // What is refused now was closed without being cancelled; the old instance had forgotten it as well.
-                let _ = self.tell_kernel(fd as RawFd);
+                // What is refused now was closed without being cancelled; the old instance had forgotten it
+                // as well.
+                let _ = self.tell_kernel(fd as RawFd, None);
             }
         }
         Ok(())
@@ -223,15 +227,15 @@ impl Epoll {
             return Err(Errno::EXIST.into());
         }
         *self.registrations[index].place(interest) = Some(number);
-        let told = self.tell_kernel(waiting.fd);
+        let told = self.tell_kernel(waiting.fd, Some((interest, number)));
         if told.is_err() {
             *self.registrations[index].place(interest) = None;
         }
         told
     }
 
-    /// Whether the kernel still has what the books say of a descriptor. If not, what they say is of a file that was closed
-    /// without being cancelled, and is forgotten.
+    /// Whether the kernel still has what the books say of a descriptor. If not, what they say is of a file
+    /// that was closed without being cancelled, and is forgotten.
     fn is_registered(&mut self, fd: RawFd) -> io::Result<bool> {
         let registration = &mut self.registrations[fd as usize];
         if registration.registered {
@@ -246,11 +250,11 @@ impl Epoll {
         Ok(false)
     }
 
-    /// Brings the kernel's registration of a descriptor in line with the books.
-    fn tell_kernel(&mut self, fd: RawFd) -> io::Result<()> {
+    /// Brings the kernel's registration of a descriptor in line with the books, to which `new` was just added.
+    fn tell_kernel(&mut self, fd: RawFd, new: Option<(Interest, Operation)>) -> io::Result<()> {
         let source = sys::borrow(fd)?;
         let registration = &mut self.registrations[fd as usize];
-        let flags = registration.flags();
+        let mut flags = registration.flags();
         let instance = self.instance.as_fd();
         if flags.is_empty() {
             registration.registered = false;
@@ -259,11 +263,16 @@ impl Epoll {
         if registration.registered {
             match epoll::modify(instance, source, registration.data(fd), flags) {
                 Ok(()) => return Ok(()),
+                Err(Errno::NOENT) => {
+                    // Whatever else the books have is of a file that was closed without being cancelled.
+                    *registration = Registration::default();
+                    let Some((interest, number)) = new else { return Ok(()) };
+                    *registration.place(interest) = Some(number);
+                    flags = registration.flags();
+                }
                 Err(error) => {
                     registration.registered = false;
-                    if error != Errno::NOENT {
-                        return Err(error.into());
-                    }
+                    return Err(error.into());
                 }
             }
         }
@@ -279,7 +288,8 @@ impl Epoll {
 
     fn register_waker(&mut self, waker: &Waker) -> io::Result<()> {
         if !self.waker_registered {
-            // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be read.
+            // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be
+            // read.
             let flags = EventFlags::IN | EventFlags::ET;
             epoll::add(&self.instance, waker.descriptor()?, EventData::new_u64(WAKER), flags)?;
             self.waker_registered = true;
@@ -309,8 +319,9 @@ impl Epoll {
         let timeout = timeout.map(sys::timespec);
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // By number, because the wrapper in the C library is younger than those that a wheel must run with.
-        // SAFETY: the events' spare capacity has room for EVENTS, as allocated, and `rustix` declares the event as the kernel
-        // does; the timeout is null or lives until the call returns; there is no signal mask.
+        // SAFETY: the events' spare capacity has room for EVENTS, as allocated, and `rustix` declares the
+        // event as the kernel does; the timeout is null or lives until the call returns; there is no signal
+        // mask.
         let count = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -393,8 +404,8 @@ impl Epoll {
 
 /// Accepts up to `burst` connections, until there are no more or it fails.
 ///
-/// A failure after the first connection is not passed on: the kernel looks for a free descriptor before it looks for a
-/// connection, so the failure may be for none. If there is one it fails at the next wait.
+/// A failure after the first connection is not passed on: the kernel looks for a free descriptor before it
+/// looks for a connection, so the failure may be for none. If there is one it fails at the next wait.
 fn accept(fd: RawFd, burst: usize) -> impl Iterator<Item = io::Result<OwnedFd>> {
     let mut left = burst.max(1);
     let mut first = true;

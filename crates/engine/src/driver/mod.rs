@@ -1,8 +1,8 @@
 //! Operations in, completions out.
 //!
-//! One interface, [`Driver`], over two backends, a file each: `uring` and `epoll`. The caller names each operation
-//! by a [`Key`] of its own, which every completion of the operation carries, and gets an [`Operation`] back by
-//! which it can cancel.
+//! One interface, [`Driver`], over two backends, a file each: `uring` and `epoll`. The caller names each
+//! operation by a [`Key`] of its own, which every completion of the operation carries, and gets an
+//! [`Operation`] back by which it can cancel.
 
 mod buffers;
 mod epoll;
@@ -22,8 +22,8 @@ use self::origin::Origin;
 use self::uring::Uring;
 use crate::inbox::Waker;
 
-/// The caller's name for an operation; carried by each of its completions. The driver does not interpret it, nor
-/// does it ask that keys be unique: a caller that reuses slots puts a generation into the key and drops
+/// The caller's name for an operation; carried by each of its completions. The driver does not interpret it,
+/// nor does it ask that keys be unique: a caller that reuses slots puts a generation into the key and drops
 /// completions whose key is out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u64);
@@ -51,12 +51,13 @@ pub unsafe trait Payload {
     /// Appends the addresses and lengths of what is to be sent, in order.
     fn slices(&self, into: &mut Vec<libc::iovec>);
 
-    /// Whether somebody waits for this send to be done: a writer that was paused, a close that is due after it.
+    /// Whether somebody waits for this send to be done: a writer that was paused, a close that is due after
+    /// it.
     ///
-    /// It decides what a [`Driver::wait`] does that submits the send and would block. `true`, the safe answer: the
-    /// wait returns as soon as the send is done. `false`: it goes on waiting, in the same system call, for something
-    /// else to happen, and says [`Event::Sent`] then. That is what saves a system call for each answer of a server;
-    /// a send that fails or comes out short ends the wait in either case.
+    /// It decides what a [`Driver::wait`] does that submits the send and would block. `true`, the safe
+    /// answer: the wait returns as soon as the send is done. `false`: it goes on waiting, in the same system
+    /// call, for something else to happen, and says [`Event::Sent`] then. That is what saves a system call
+    /// for each answer of a server; a send that fails or comes out short ends the wait in either case.
     fn awaited(&self) -> bool {
         true
     }
@@ -67,31 +68,31 @@ pub unsafe trait Payload {
 pub enum Received {
     /// Bytes, already out of the kernel (`io_uring`). Never empty.
     Data(Chunk),
-    /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the stream or
-    /// an error (`epoll`). Said again at the next wait for as long as something is left.
+    /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the
+    /// stream or an error (`epoll`). Said again at the next wait for as long as something is left.
     Waiting,
     /// The peer has shut down its sending side. The operation is over.
     End,
     /// The receive failed. The operation is over.
     Failed(io::Error),
-    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`], and only where neither
-    /// [`Received::End`] nor [`Received::Failed`] came first.
+    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`], and only where
+    /// neither [`Received::End`] nor [`Received::Failed`] came first.
     Stopped,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event<P> {
-    /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays so and
-    /// the watch is not cancelled.
+    /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays
+    /// so and the watch is not cancelled.
     Ready,
     /// A receive operation's progress.
     Received(Received),
-    /// A connection was accepted (non-blocking and close-on-exec), or accepting failed. After a failure the operation
-    /// goes on, and fails again at the next wait if its cause lasts: pausing is up to the caller.
+    /// A connection was accepted (non-blocking and close-on-exec), or accepting failed. After a failure the
+    /// operation goes on, and fails again at the next wait if its cause lasts: pausing is up to the caller.
     Accepted(io::Result<OwnedFd>),
-    /// A send is done: how many bytes the kernel took (maybe fewer than all), or why none (`WouldBlock` if there
-    /// was no room). The payload comes back either way.
+    /// A send is done: how many bytes the kernel took (maybe fewer than all), or why none (`WouldBlock` if
+    /// there was no room). The payload comes back either way.
     Sent {
         /// What was to be sent.
         payload: P,
@@ -200,8 +201,8 @@ enum Backend<P> {
     Uring(Box<Uring<P>>),
 }
 
-// SAFETY: what is not `Send` of itself are addresses: of the slices of payloads that the driver owns and that move with
-// it, and of message headers, used within one call.
+// SAFETY: what is not `Send` of itself are addresses: of the slices of payloads that the driver owns and
+// that move with it, and of message headers, used within one call.
 unsafe impl<P: Send> Send for Driver<P> {}
 
 impl<P> std::fmt::Debug for Driver<P> {
@@ -220,8 +221,9 @@ pub fn send_now(fd: RawFd, payload: &impl Payload) -> io::Result<usize> {
 }
 
 impl<P: Payload> Driver<P> {
-    /// A driver that is woken through `waker`. Makes no system call but, for [`Choice::Uring`], the probe (once a
-    /// process) whether rings are to be had: the backend itself is made when the first operation asks for it.
+    /// A driver that is woken through `waker`. Makes no system call but, for [`Choice::Uring`], the probe
+    /// (once a process) whether rings are to be had: the backend itself is made when the first operation
+    /// asks for it.
     pub fn new(choice: Choice, waker: Arc<Waker>) -> io::Result<Self> {
         Origin::watch_forks();
         if choice == Choice::Uring {
@@ -236,8 +238,8 @@ impl<P: Payload> Driver<P> {
 
     /// The backend's name as `WHILST_DRIVER` spells it: `"io_uring"` or `"epoll"`.
     ///
-    /// It may change once with [`Choice::Automatic`], when a ring cannot be made after all (no descriptor or memory is
-    /// left): `epoll` then takes over what is under way.
+    /// It may change once with [`Choice::Automatic`], when a ring cannot be made after all (no descriptor or
+    /// memory is left): `epoll` then takes over what is under way.
     pub fn name(&self) -> &'static str {
         match &self.backend {
             Backend::Epoll(_) => "epoll",
@@ -247,7 +249,8 @@ impl<P: Payload> Driver<P> {
         }
     }
 
-    /// Receives from a stream socket, on and on, until the end of the stream, a failure or [`Driver::cancel`].
+    /// Receives from a stream socket, on and on, until the end of the stream, a failure or
+    /// [`Driver::cancel`].
     pub fn receive(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
         self.start(Waiting { fd, key, purpose: Purpose::Receive })
     }
@@ -261,15 +264,19 @@ impl<P: Payload> Driver<P> {
     ///
     /// # Errors
     ///
-    /// EBADF: `fd` is no open descriptor. EPERM: a file that is always ready, which cannot be waited for (a regular
-    /// file, a directory).
+    /// EBADF: `fd` is no open descriptor. EPERM: a file that is always ready, which cannot be waited for (a
+    /// regular file, a directory).
     pub fn watch(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
         self.start(Waiting { fd, key, purpose: Purpose::Watch(interest) })
     }
 
-    /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event (always
-    /// [`Event::Sent`]) is returned; with `io_uring` it is submitted by the next [`Driver::wait`], which also
-    /// returns its completion: it never outlives that wait.
+    /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event
+    /// (always [`Event::Sent`]) is returned; with `io_uring` it is submitted by the next [`Driver::wait`],
+    /// which also returns its completion: it never outlives that wait.
+    ///
+    /// One send a descriptor at a time: a second one would go out behind a first that came out short. And
+    /// the descriptor must stay open until the completion: the number of a closed one may be another file's
+    /// by then.
     pub fn send(&mut self, fd: RawFd, key: Key, payload: P) -> Option<Event<P>> {
         if let Err(error) = self.make_backend() {
             return Some(Event::Sent { payload, result: Err(error) });
@@ -294,9 +301,9 @@ impl<P: Payload> Driver<P> {
         uring.into_iter().flat_map(|uring| uring.payloads())
     }
 
-    /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation may
-    /// still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`] (what the
-    /// kernel had received is handed over before it). Unknown and finished operations are ignored.
+    /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation
+    /// may still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`]
+    /// (what the kernel had received is handed over before it). Unknown and finished operations are ignored.
     pub fn cancel(&mut self, operation: Operation) {
         match &mut self.backend {
             Backend::Unmade => {}
@@ -305,11 +312,12 @@ impl<P: Payload> Driver<P> {
         }
     }
 
-    /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed its
-    /// port can be bound again and its peer sees the end.
+    /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed
+    /// its port can be bound again and its peer sees the end.
     ///
-    /// With `io_uring` and in another thread than the one that waited last, the kernel lets go some time after (it
-    /// took milliseconds where it was measured), unless the driver was detached: [`Driver::detach`].
+    /// With `io_uring` and in another thread than the one that waited last, the kernel lets go some time
+    /// after (it took milliseconds where it was measured), unless the driver was detached:
+    /// [`Driver::detach`].
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
         match &mut self.backend {
             Backend::Unmade => Ok(()),
@@ -321,12 +329,12 @@ impl<P: Payload> Driver<P> {
         }
     }
 
-    /// Makes the kernel let go of all operations, which go on at the next wait, in whichever thread that is. Nothing that
-    /// comes in meanwhile is lost.
+    /// Makes the kernel let go of all operations, which go on at the next wait, in whichever thread that is.
+    /// Nothing that comes in meanwhile is lost.
     ///
-    /// For the end of a run in a thread that will not run the driver again, because a ring can be taken apart at once
-    /// only in its own thread. A driver that changes threads without it works as well, but the kernel lets go of what
-    /// the old ring had under way some time later. With `epoll` it does nothing.
+    /// For the end of a run in a thread that will not run the driver again, because a ring can be taken
+    /// apart at once only in its own thread. A driver that changes threads without it works as well, but the
+    /// kernel lets go of what the old ring had under way some time later. With `epoll` it does nothing.
     pub fn detach(&mut self) -> io::Result<()> {
         match &mut self.backend {
             Backend::Unmade | Backend::Epoll(_) => Ok(()),
@@ -334,14 +342,14 @@ impl<P: Payload> Driver<P> {
         }
     }
 
-    /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end) when
-    /// nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then maybe with
-    /// nothing.
+    /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end)
+    /// when nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then
+    /// maybe with nothing.
     ///
     /// # Errors
     ///
-    /// What the kernel refuses for want of memory or descriptors. Nothing that is under way is lost then, but for sends, which
-    /// have failed.
+    /// What the kernel refuses for want of memory or descriptors. Nothing that is under way is lost then,
+    /// but for sends, which have failed.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,

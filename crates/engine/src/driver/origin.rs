@@ -1,9 +1,10 @@
 //! Where a backend was made: in which thread of which process.
 //!
-//! A ring works only for the thread that made it, and neither a ring nor an epoll instance is a forked child's to use: both
-//! are shared with the parent, who would miss what the child takes. So a backend remembers its origin, and compares before
-//! it touches the kernel. Both halves are counters instead of what the system calls them, because a thread's or
-//! process's number needs a system call (or is reused, as a thread's address is).
+//! A ring works only for the thread that made it, and neither a ring nor an epoll instance is a forked
+//! child's to use: both are shared with the parent, who would miss what the child takes. So a backend
+//! remembers its origin, and compares before it touches the kernel. Both halves are counters instead of what
+//! the system calls them, because a thread's or process's number needs a system call (or is reused, as a
+//! thread's address is).
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -44,9 +45,9 @@ impl Origin {
     pub(super) fn watch_forks() {
         static WATCHED: Once = Once::new();
         WATCHED.call_once(|| {
-            // SAFETY: the handler is a plain function that lives as long as the program and only counts, which is
-            // allowed between fork and exec.
-            // It fails for want of memory only; then a forked child is not noticed.
+            // SAFETY: the handler is a plain function that lives as long as the program and only counts,
+            // which is allowed between fork and exec. It fails for want of memory only; then a forked child
+            // is not noticed.
             unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
         });
     }

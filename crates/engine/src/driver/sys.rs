@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::inbox::Waker;
 
-/// At most this many slices go into one send; the kernel's own limit is 1024 (`UIO_MAXIOV`). What is left over is a short
-/// send to the caller.
+/// At most this many slices go into one send; the kernel's own limit is 1024 (`UIO_MAXIOV`). What is left
+/// over is a short send to the caller.
 pub(super) const SLICES: usize = 256;
 
 /// How sends are made: never blocking, and a peer that has gone is an error, not a SIGPIPE.
@@ -22,8 +22,9 @@ pub(super) fn borrow<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: not -1, which is all that memory safety asks. Whether the number still names what the caller means is
-    // the caller's concern: the kernel answers EBADF or acts on the number's present file, and no memory is involved.
+    // SAFETY: not -1, which is all that memory safety asks. Whether the number still names what the caller
+    // means is the caller's concern: the kernel answers EBADF or acts on the number's present file, and no
+    // memory is involved.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -76,8 +77,8 @@ pub(super) fn check_open(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails where epoll would not take `fd`: with EBADF where it is no open descriptor, with EPERM where its file is always
-/// ready.
+/// Fails where epoll would not take `fd`: with EBADF where it is no open descriptor, with EPERM where its
+/// file is always ready.
 pub(super) fn check_pollable(fd: RawFd) -> io::Result<()> {
     let source = borrow(fd)?;
     match FileType::from_raw_mode(fstat(source)?.st_mode) {

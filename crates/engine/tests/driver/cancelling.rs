@@ -35,8 +35,8 @@ fn until_stopped(world: &mut World, fd: &UnixStream, key: u64) -> Vec<u8> {
     }
 }
 
-/// A stream whose receive is cancelled over and over, at every stage, arrives whole: by the receives, and what these
-/// left behind by reading.
+/// A stream whose receive is cancelled over and over, at every stage, arrives whole: by the receives, and
+/// what these left behind by reading.
 fn no_byte_is_lost(choice: Choice) {
     let mut world = World::new(choice);
     let (mut here, mut there) = pair();

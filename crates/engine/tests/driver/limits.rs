@@ -19,6 +19,7 @@ over_both!(
     more_ready_than_a_wait_can_say,
     no_descriptors_left_while_accepting,
     thousands_of_operations,
+    thousands_of_sends_that_fail,
 );
 
 fn thousands_of_operations(choice: Choice) {
@@ -78,6 +79,21 @@ fn hundreds_of_sends_at_once(choice: Choice) {
                 assert_eq!(read_exactly(&pairs[key].1, 8), key.to_le_bytes());
             }
         }
+    }
+}
+
+/// With the ring: more failures than its table of completions holds. None may pass for a success.
+fn thousands_of_sends_that_fail(choice: Choice) {
+    const COUNT: u64 = 5000;
+    let mut world = World::new(choice);
+    let (here, there) = pair();
+    drop(there);
+    for key in 0..COUNT {
+        world.start_send(&here, key, Bytes::unawaited(b"x"));
+    }
+    for key in 0..COUNT {
+        let Event::Sent { result, .. } = world.event(key) else { panic!() };
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 }
 

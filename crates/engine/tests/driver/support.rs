@@ -1,11 +1,13 @@
-//! What the cases share: a driver with its completions, sockets, and the macro that runs a case over both backends.
+//! What the cases share: a driver with its completions, sockets, and the macro that runs a case over both
+//! backends.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use whilst_engine::driver::{
@@ -19,15 +21,20 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// Long enough for what should not come to come.
 pub(crate) const QUIET: Duration = Duration::from_millis(30);
 
-/// Runs each function named as a test over each backend; where no ring is to be had, that half says so and passes.
+/// Runs each function named as a test over each backend; where no ring is to be had, that half says so and
+/// passes.
 macro_rules! over_both {
     ($($case:ident),+ $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { super::$case(whilst_engine::driver::Choice::Epoll); })+
+            $(#[test] fn $case() {
+                let _limit = $crate::support::limit();
+                super::$case(whilst_engine::driver::Choice::Epoll);
+            })+
         }
         mod io_uring {
             $(#[test] fn $case() {
                 if $crate::support::have_ring() {
+                    let _limit = $crate::support::limit();
                     super::$case(whilst_engine::driver::Choice::Uring);
                 }
             })+
@@ -36,9 +43,24 @@ macro_rules! over_both {
 }
 pub(crate) use over_both;
 
+/// Ends the process if what it returns has not been dropped in time: a wait without end cannot be interrupted
+/// otherwise.
+pub(crate) fn limit() -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        if receiver.recv_timeout(6 * LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a test hangs");
+            std::process::abort();
+        }
+    });
+    sender
+}
+
 pub(crate) fn have_ring() -> bool {
     let have = available().contains(&"io_uring");
     if !have {
+        // Who asks for a ring does not want to hear that its tests have passed.
+        assert_ne!(std::env::var("WHILST_DRIVER").as_deref(), Ok("io_uring"), "there is no ring");
         eprintln!("SKIPPED: this machine gives no ring");
     }
     have
@@ -294,8 +316,8 @@ pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
 
 /// Runs `child` in a forked process; the process must end with 0 within the limit.
 pub(crate) fn in_fork(child: impl FnOnce()) {
-    // SAFETY: the child is this thread alone. It uses what a test uses, and the tests' harness runs each test in a process of
-    // its own (nextest) or at least has no lock held across it that the child needs.
+    // SAFETY: the child is this thread alone. It uses what a test uses, and the tests' harness runs each
+    // test in a process of its own (nextest) or at least has no lock held across it that the child needs.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", io::Error::last_os_error()),
         0 => {

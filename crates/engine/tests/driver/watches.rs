@@ -10,6 +10,7 @@ use crate::support::*;
 
 over_both!(
     cancelled_and_watched_again,
+    closed_while_the_other_direction_was_watched,
     closed_without_being_cancelled,
     hang_up_makes_both_directions_ready,
     is_level_triggered,
@@ -188,6 +189,31 @@ fn closed_without_being_cancelled(choice: Choice) {
     // What is left of the old one can be cancelled without harm to the new.
     world.driver.cancel(stale);
     world.find(|completion| (completion.key == Key(3)).then_some(()));
+    world.find(|completion| (completion.key == Key(3)).then_some(()));
+}
+
+/// Nor does what is left speak of the new file in the other direction.
+fn closed_while_the_other_direction_was_watched(choice: Choice) {
+    let mut world = World::new(choice);
+    let (here, there) = pair();
+    let number = here.as_raw_fd();
+    let stale = world.watch(&here, Interest::Readable, 1);
+    world.assert_quiet();
+    drop((here, there));
+    world.wait(std::time::Duration::ZERO);
+    world.said.clear(); // with the ring, the old file is still there, and its peer has gone
+    world.driver.cancel(stale);
+    let (new, mut peer) = pair();
+    assert_eq!(new.as_raw_fd(), number);
+    let stale = world.watch(&new, Interest::Readable, 2);
+    drop((new, peer));
+    let (new, new_peer) = pair();
+    assert_eq!(new.as_raw_fd(), number);
+    world.watch(&new, Interest::Writable, 3);
+    peer = new_peer;
+    peer.write_all(b"x").unwrap();
+    world.find(|completion| (completion.key == Key(3)).then_some(()));
+    world.driver.cancel(stale);
     world.find(|completion| (completion.key == Key(3)).then_some(()));
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key, Received};
+use whilst_engine::driver::{Choice, Completion, Driver, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -38,8 +38,6 @@ pub(crate) enum Work {
     Handle(Object<Handle>),
     /// A callback whose time has come.
     Timer(Object<TimerHandle>),
-    /// A receive operation of a stream transport has something to say.
-    Received(Key, Received),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
     /// A connection was accepted, or accepting failed.
@@ -63,6 +61,8 @@ pub(crate) struct State {
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// What other threads have cancelled while the driver was lent out.
+    cancelled_meanwhile: Vec<Operation>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -76,8 +76,6 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     debug: AtomicBool,
     closed: AtomicBool,
-    /// How many iterations have begun.
-    iterations: AtomicU64,
     stopping: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
@@ -100,9 +98,8 @@ impl LoopCore {
     ) -> PyResult<Self> {
         let _ = py;
         let choice = match std::env::var("WHILST_DRIVER") {
-            Ok(name) => {
-                Choice::from_name(&name).map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?
-            }
+            Ok(name) => Choice::from_name(&name)
+                .map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?,
             Err(_) => Choice::Automatic,
         };
         let waker = Arc::new(Waker::default());
@@ -120,13 +117,13 @@ impl LoopCore {
                 acceptors: HashMap::new(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                cancelled_meanwhile: Vec::new(),
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            iterations: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
@@ -158,7 +155,7 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
-                    Work::Received(..) | Work::Accepted(..) => {}
+                    Work::Accepted(..) => {}
                 }
             }
             state.timers.iter().for_each(|timer| see(timer.as_py()));
@@ -183,12 +180,6 @@ impl LoopCore {
     #[inline]
     pub(crate) fn is_debug(&self) -> bool {
         self.debug.load(Ordering::Relaxed)
-    }
-
-    /// The number of the iteration that runs; 0 before the first.
-    #[inline]
-    pub(crate) fn iteration(&self) -> u64 {
-        self.iterations.load(Ordering::Relaxed)
     }
 
     /// Raises `RuntimeError` if the loop is closed.
@@ -217,6 +208,45 @@ impl LoopCore {
         self.state
             .with(py, |state| state.driver.as_mut().map(look))
             .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
+    }
+
+    /// Cancels an operation: now or, where the loop waits and so this is another thread (the garbage collector runs in any, and
+    /// closes transports), as soon as it is awake. Then it is woken.
+    pub(crate) fn cancel(&self, py: Python<'_>, operation: Operation) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits = self.state.with(py, |state| match &mut state.driver {
+            Some(driver) => {
+                driver.cancel(operation);
+                false
+            }
+            None => {
+                state.cancelled_meanwhile.push(operation);
+                true
+            }
+        });
+        if waits {
+            self.inbox.waker().wake();
+        }
+    }
+
+    /// Lists a stream as one with something to send. A loop that waits (so this is another thread) is woken for it; with one
+    /// that is closed the stream sends now, as CPython's transports do.
+    pub(crate) fn list_unsent(this: &Bound<'_, Self>, stream: &Object<Stream>) {
+        let py = this.py();
+        let core = this.get();
+        if core.closed.load(Ordering::Relaxed) {
+            Stream::send_now(stream, this);
+            return;
+        }
+        let waits = core.state.with(py, |state| {
+            state.unsent.push(stream.clone_ref(py));
+            state.driver.is_none()
+        });
+        if waits {
+            core.inbox.waker().wake();
+        }
     }
 
     /// Forgets a timer that was cancelled.

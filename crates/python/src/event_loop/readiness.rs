@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use whilst_engine::driver::{Interest, Key, Operation};
 
-use super::registry::Source;
 use super::LoopCore;
+use super::registry::Source;
 use crate::errors::os_error;
 use crate::ffi::class::Object;
 use crate::handle::{Callback, Handle, cancel_handle, new_handle};
@@ -119,7 +119,8 @@ impl LoopCore {
 
 /// The descriptor that `fd` is, or has (`fileno()`).
 pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let invalid = || -> PyResult<PyErr> { Ok(PyValueError::new_err(format!("Invalid file object: {}", fd.repr()?))) };
+    let invalid =
+        || -> PyResult<PyErr> { Ok(PyValueError::new_err(format!("Invalid file object: {}", fd.repr()?))) };
     if let Ok(number) = fd.extract::<RawFd>() {
         return Ok(number);
     }
@@ -189,7 +190,7 @@ impl LoopCore {
     }
 
     /// Ends a watch; its callback is cancelled. `false` if there was none.
-    fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
+    pub(crate) fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
         let py = this.py();
         let core = this.get();
         let watch = core.state.with(py, |state| {
@@ -202,13 +203,14 @@ impl LoopCore {
         });
         let Some((source, operation)) = watch else { return Ok(false) };
         // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
-        if let Some(Err(error)) = core.state.with(py, |state| Some(state.driver.as_mut()?.cancel_now(operation))) {
-            return Err(os_error(py, &error));
+        match core.state.with(py, |state| state.driver.as_mut().map(|driver| driver.cancel_now(operation))) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(os_error(py, &error)),
+            None => core.cancel(py, operation),
         }
         if let Some(Source::Watch(handle)) = source {
             cancel_handle(py, &handle)?;
         }
         Ok(true)
     }
-
 }

@@ -12,7 +12,8 @@ use crate::ffi::arguments::Arguments;
 use crate::ffi::call::copy_context;
 use crate::ffi::class::{Object, add_fast_methods};
 use crate::ffi::imports::Import;
-use crate::handle::{AnyHandle, Callback, CallbackArguments, Handle, TimerHandle, new_handle};
+use crate::ffi::stored_arguments::StoredArguments;
+use crate::handle::{AnyHandle, Callback, Handle, TimerHandle, new_handle};
 
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
@@ -119,8 +120,11 @@ impl LoopCore {
             Some(context) => context,
             None => copy_context(py)?.unbind(),
         };
-        let callback =
-            Callback::new(callable.clone().unbind(), CallbackArguments::new(py, arguments.rest(first + 1)), context);
+        let callback = Callback::new(
+            callable.clone().unbind(),
+            StoredArguments::new(arguments.rest(first + 1)),
+            context,
+        );
         new_handle(py, this.as_unbound(), callback, when, debug)
     }
 
@@ -225,7 +229,9 @@ fn call_soon_threadsafe(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>
     if core.thread.load(Ordering::Relaxed) == this_thread() {
         core.push(py, Work::Handle(handle.clone_ref(py)));
     } else {
-        core.inbox.push(handle.clone_ref(py)).map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
+        core.inbox
+            .push(handle.clone_ref(py))
+            .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
     }
     Ok(handle.into_any())
 }
@@ -298,7 +304,8 @@ impl LoopCore {
     /// Queue a Handle of this package for the next iteration. Raises TypeError for any other object.
     fn _push_handle(&self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = handle.py();
-        let handle = Object::<Handle>::from_any(handle).ok_or_else(|| PyTypeError::new_err("not a handle"))?;
+        let handle =
+            Object::<Handle>::from_any(handle).ok_or_else(|| PyTypeError::new_err("not a handle"))?;
         self.push(py, Work::Handle(handle));
         Ok(())
     }

@@ -46,7 +46,10 @@ fn loop_keyword(py: Python<'_>) -> PyResult<&Bound<'_, PyTuple>> {
 fn task_keywords(py: Python<'_>) -> PyResult<&(Py<PyTuple>, Py<PyTuple>)> {
     static NAMES: PyOnceLock<(Py<PyTuple>, Py<PyTuple>)> = PyOnceLock::new();
     NAMES.get_or_try_init(py, || {
-        Ok((PyTuple::new(py, ["loop", "name"])?.unbind(), PyTuple::new(py, ["loop", "name", "context"])?.unbind()))
+        Ok((
+            PyTuple::new(py, ["loop", "name"])?.unbind(),
+            PyTuple::new(py, ["loop", "name", "context"])?.unbind(),
+        ))
     })
 }
 
@@ -123,7 +126,9 @@ fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
             with_context.bind(py),
             &[this.as_ptr(), name, context.as_ptr()],
         )?,
-        None => call_keywords(&task_class, Some(coroutine), without_context.bind(py), &[this.as_ptr(), name])?,
+        None => {
+            call_keywords(&task_class, Some(coroutine), without_context.bind(py), &[this.as_ptr(), name])?
+        }
     };
     Ok(task.unbind())
 }

@@ -29,7 +29,8 @@ impl<'a, 'py> Arguments<'a, 'py> {
         let positional = count.cast_unsigned();
         // SAFETY: by the contract above.
         unsafe {
-            let names = pyo3::Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
+            let names =
+                pyo3::Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
             let named = names.map_or(0, |names| ffi::PyTuple_GET_SIZE(names.as_ptr()).cast_unsigned());
             let values = if positional + named == 0 {
                 &[]
@@ -54,8 +55,11 @@ impl<'a, 'py> Arguments<'a, 'py> {
 
     /// The positional arguments from `start` on.
     #[inline]
-    pub(crate) fn rest(&self, start: usize) -> &'a [*mut ffi::PyObject] {
-        &self.values[start.min(self.positional)..self.positional]
+    pub(crate) fn rest(self, start: usize) -> impl ExactSizeIterator<Item = &'a Bound<'py, PyAny>>
+    where
+        'py: 'a,
+    {
+        (start.min(self.positional)..self.positional).map(move |index| self.value(index))
     }
 
     /// The keyword arguments by name.
@@ -81,7 +85,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     #[inline]
-    fn value(&self, index: usize) -> &'a Bound<'py, PyAny> {
+    fn value(self, index: usize) -> &'a Bound<'py, PyAny> {
         // SAFETY: a valid reference during 'a; `Bound` is a transparent pointer, so a place holding one is one.
         unsafe { Bound::ref_from_ptr(self.py, &self.values[index]) }
     }
@@ -112,16 +116,23 @@ impl<'a, 'py> Arguments<'a, 'py> {
         for (name, value) in self.keywords() {
             let name = name.to_str()?;
             let Some(index) = parameters.iter().position(|parameter| *parameter == name) else {
-                return Err(PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'")));
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got an unexpected keyword argument '{name}'"
+                )));
             };
             if taken[index].replace(value).is_some() {
-                return Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")));
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got multiple values for argument '{name}'"
+                )));
             }
         }
-        let missing: Vec<_> = (0..required).filter(|index| taken[*index].is_none()).map(|index| parameters[index]).collect();
+        let missing: Vec<_> =
+            (0..required).filter(|index| taken[*index].is_none()).map(|index| parameters[index]).collect();
         match missing.as_slice() {
             [] => Ok(taken),
-            [name] => Err(PyTypeError::new_err(format!("{function}() missing 1 required positional argument: '{name}'"))),
+            [name] => Err(PyTypeError::new_err(format!(
+                "{function}() missing 1 required positional argument: '{name}'"
+            ))),
             [first @ .., last] => {
                 let comma = if first.len() > 1 { "," } else { "" };
                 let first = first.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");

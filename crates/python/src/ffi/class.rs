@@ -24,10 +24,10 @@ use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
 // Hidden, but what PyO3's own macros expand to: the one way to be counted as attached, and to have panics turned into
 // exceptions, without asking for the GIL again.
+use pyo3::PyClass;
 use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
-use pyo3::PyClass;
 
 use super::arguments::Arguments;
 
@@ -267,7 +267,8 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
         name: T::NAME.as_ptr(),
         basicsize: c_int::try_from(size).map_err(|_| PySystemError::new_err("the instance is too large"))?,
         itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION)
+            as _,
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [&base])?;
@@ -287,7 +288,9 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// # Safety
 ///
 /// `object` is an instance of the class of `T`.
-unsafe fn base_slots<T: Instance>(object: *mut ffi::PyObject) -> impl Iterator<Item = *mut *mut ffi::PyObject> {
+unsafe fn base_slots<T: Instance>(
+    object: *mut ffi::PyObject,
+) -> impl Iterator<Item = *mut *mut ffi::PyObject> {
     // SAFETY: the type of a live object, and its base, which lives as long.
     let (base_size, weak_references) = unsafe {
         let base = (*ffi::Py_TYPE(object)).tp_base;
@@ -462,7 +465,8 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
 }
 
 /// The signature of a method: the instance, and the arguments.
-pub(crate) type Method<T> = for<'a, 'py> fn(&Object<T>, Python<'py>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
+pub(crate) type Method<T> =
+    for<'a, 'py> fn(&Object<T>, Python<'py>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
 
 /// The signature of an attribute: the instance.
 pub(crate) type Getter<T> = fn(&Object<T>, Python<'_>) -> PyResult<Py<PyAny>>;
@@ -527,7 +531,8 @@ macro_rules! getter {
             ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
                 let function: $crate::ffi::class::Getter<$type> = $function;
                 // SAFETY: CPython checks that attributes are asked of instances of their class.
-                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py).map(pyo3::Py::into_ptr)
+                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py)
+                    .map(pyo3::Py::into_ptr)
             }
             // SAFETY: CPython asks for attributes with the thread attached.
             unsafe { pyo3::get_trampoline_function!(unaryfunc, attached)(object) }
@@ -553,7 +558,8 @@ macro_rules! repr {
             ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
                 let function: $crate::ffi::class::Getter<$type> = $function;
                 // SAFETY: CPython asks instances of the class.
-                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py).map(pyo3::Py::into_ptr)
+                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py)
+                    .map(pyo3::Py::into_ptr)
             }
             // SAFETY: CPython calls with the thread attached.
             unsafe { pyo3::get_trampoline_function!(unaryfunc, attached)(object) }
@@ -563,8 +569,7 @@ macro_rules! repr {
 }
 
 /// A method that is called too often for `#[pymethods]`, which would make a tuple of its arguments.
-pub(crate) type FastMethod<T> =
-    for<'a, 'py> fn(&Bound<'py, T>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
+pub(crate) type FastMethod<T> = for<'a, 'py> fn(&Bound<'py, T>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
 
 /// The body behind [`fast_method!`](crate::fast_method).
 ///
@@ -616,7 +621,9 @@ macro_rules! fast_method {
             names: *mut pyo3::ffi::PyObject,
         ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
             // SAFETY: what CPython gives is passed on.
-            unsafe { $crate::ffi::class::run_fast_method::<$type>(py, object, values, count, names, $function) }
+            unsafe {
+                $crate::ffi::class::run_fast_method::<$type>(py, object, values, count, names, $function)
+            }
         }
         pyo3::ffi::PyMethodDef {
             ml_name: concat!($name, "\0").as_ptr().cast(),

@@ -15,3 +15,4 @@ pub(crate) mod class;
 pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod stored_arguments;

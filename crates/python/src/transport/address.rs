@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use rustix::net::{SocketAddrAny, SocketAddrUnix};
 
 /// The address of one end of a connection, kept until somebody asks.
+#[derive(Clone)]
 pub(crate) enum Address {
     V4(SocketAddrV4),
     V6(SocketAddrV6),
@@ -25,7 +26,8 @@ impl Address {
 
     /// The address that `fd` is connected to (getpeername(2)).
     pub(crate) fn peer(fd: BorrowedFd<'_>) -> Self {
-        rustix::net::getpeername(fd).map_or(Self::Unknown, |address| address.map_or(Self::Unknown, |it| Self::new(&it)))
+        rustix::net::getpeername(fd)
+            .map_or(Self::Unknown, |address| address.map_or(Self::Unknown, |it| Self::new(&it)))
     }
 
     fn new(address: &SocketAddrAny) -> Self {

@@ -65,6 +65,8 @@ pub(super) struct Books<P> {
     pub(super) armed: usize,
     /// Whether there was ever a receive, for which a ring needs buffers.
     pub(super) receives: bool,
+    /// How many receives have found no buffer since the last wait began.
+    pub(super) starved: usize,
     /// Set by completions that end a wait without being in its list yet.
     pub(super) must_return: bool,
 }
@@ -80,6 +82,7 @@ impl<P> Books<P> {
             kept: Vec::new(),
             armed: 0,
             receives: false,
+            starved: 0,
             must_return: false,
         }
     }
@@ -184,11 +187,16 @@ impl<P> Books<P> {
         let goes_on = cqueue::more(entry.flags());
         let Registered { waiting: Waiting { key, purpose, .. }, cancelled, .. } = operation;
         let result = entry.result();
-        // What a multishot operation may be ended by without having failed: to be submitted again.
-        let passing = matches!(
-            -result,
-            libc::ECANCELED | libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ECONNABORTED
-        );
+        // What ends an operation without its having failed: it is to be submitted again.
+        let passing = match -result {
+            libc::ECANCELED | libc::EAGAIN | libc::EINTR => true,
+            // A peer that has given up in the queue.
+            libc::ECONNABORTED => matches!(purpose, Purpose::Accept { .. }),
+            // Of a receive it says that no buffer was left; of an accept, that memory is short.
+            libc::ENOBUFS => matches!(purpose, Purpose::Receive),
+            libc::ENOMEM => matches!(purpose, Purpose::Watch(_)),
+            _ => false,
+        };
         if !goes_on {
             self.armed -= 1;
         }
@@ -204,8 +212,7 @@ impl<P> Books<P> {
                 completions.push(Completion { key, event: Event::Accepted(Ok(connection)) });
             }
             Purpose::Accept { .. } => {
-                // ENOBUFS says that memory is short; of a receive, that its buffers were used up.
-                if !cancelled && (!passing || -result == libc::ENOBUFS) {
+                if !cancelled && !passing {
                     let error = io::Error::from_raw_os_error(-result);
                     completions.push(Completion { key, event: Event::Accepted(Err(error)) });
                 }
@@ -221,8 +228,10 @@ impl<P> Books<P> {
                     }
                     other => {
                         if let Some((id, pool)) = buffer {
-                            pool.give_back(id);
+                            // SAFETY: this completion names the buffer.
+                            unsafe { pool.put_back(id) };
                         }
+                        self.starved += usize::from(-result == libc::ENOBUFS);
                         if other.is_ok() {
                             ended = true;
                             completions.push(received(key, Received::End));

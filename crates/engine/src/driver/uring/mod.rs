@@ -1,49 +1,61 @@
 //! The `io_uring` backend: multishot accepts and receives, and one system call an iteration.
 //!
-//! Some facts about io_uring, as of Linux 6.1 to 6.18:
+//! Some facts about io_uring, as seen on Linux 6.18 (6.1 is the first to have all that is used here):
 //!
-//! * With `SINGLE_ISSUER | DEFER_TASKRUN` only the thread that made a ring may submit to it or wait on it (others get EEXIST),
-//!   and only while it does so with `GETEVENTS` are completions put together. Between two waits nothing of the ring
-//!   moves: the socket's data stays in the socket. With `TASKRUN_FLAG` a flag in shared memory says that there is something
-//!   to put together.
-//! * A send with MSG_DONTWAIT is made by the very call that submits it: it completes with what the socket took or with EAGAIN,
-//!   never later. With MSG_WAITALL taking less than all counts as a failure, though one whose result is the count.
-//! * With `CQE_SKIP_SUCCESS` an operation says something only when it fails. A wait for one completion that submits
-//!   such sends therefore ends with the next event from elsewhere, or with a send that needs attention.
-//! * An operation under way holds its open file. Closing the descriptor does not end the operation: a listening socket goes
-//!   on listening, and the peer of a connection sees no end, until the operation is cancelled.
-//! * Cancelling is a request too. A cancelled operation ends with a completion of its own, its last words, which may be
-//!   bytes or a connection rather than ECANCELED.
-//! * A poll that fires once and is submitted again finds what is still ready: that is a level-triggered watch.
+//! * With `SINGLE_ISSUER | DEFER_TASKRUN` only the thread that made a ring may submit to it or wait on it
+//!   (others get EEXIST), and only while it does so with `GETEVENTS` are completions put together. Between
+//!   two waits nothing of the ring moves: the socket's data stays in the socket. With `TASKRUN_FLAG` a flag
+//!   in shared memory says that there is something to put together.
+//! * A send with MSG_DONTWAIT is made by the very call that submits it: it completes with what the socket
+//!   took or with EAGAIN, never later. With MSG_WAITALL taking less than all counts as a failure, though one
+//!   whose result is the count. (No manual says so, therefore the probe tries it out.)
+//! * With `CQE_SKIP_SUCCESS` an operation says something only when it fails. A wait for one completion that
+//!   submits such sends therefore ends with the next event from elsewhere, or with a send that needs
+//!   attention.
+//! * An operation under way holds its open file. Closing the descriptor does not end the operation: a
+//!   listening socket goes on listening, and the peer of a connection sees no end, until the operation is
+//!   cancelled.
+//! * Cancelling is a request too. A cancelled operation ends with a completion of its own, its last words,
+//!   which may be bytes or a connection rather than ECANCELED.
+//! * A poll that fires once and is submitted again finds what is still ready: that is a level-triggered
+//!   watch.
 //! * The kernel polls what cannot be polled (regular files) as always ready, where epoll refuses it.
-//! * When the table of completions is full, the kernel keeps more in a list, which entering the ring brings in.
-//! * Closing a ring's descriptor cancels its operations later (milliseconds, as seen on 6.18), in a kernel thread, which
-//!   has no access to this process's memory. The end of the thread that made the ring does nothing to either.
-//! * How many descriptors the process may have is noted when an accept is submitted, not when a connection comes.
-//! * Rings are shared with a forked child: its memory is the same, and so would be what the child takes out of it.
+//! * When the table of completions is full, the kernel keeps more in a list, which entering the ring brings
+//!   in.
+//! * Closing a ring's descriptor cancels its operations later (milliseconds, as seen on 6.18), in a kernel
+//!   thread, which has no access to this process's memory. The end of the thread that made the ring does
+//!   nothing to either.
+//! * How many descriptors the process may have is noted when an accept is submitted, not when a connection
+//!   comes.
+//! * Rings are shared with a forked child: its memory is the same, and so would be what the child takes out
+//!   of it.
 //!
 //! What follows from them:
 //!
-//! * [`Books`] hold what is to be done, wherever the ring is; a wait fills the submission queue from them, enters the ring
-//!   once, and books what comes out. A poll enters it only when the flag says that this will bring something.
-//! * Sends are submitted with the wait that blocks. No send is ever in flight while the caller runs, so that their memory is
-//!   safe without further ado and a payload can be dropped when the wait is over.
-//! * A wait returns after one blocking entry, whatever came out, also when that was only a cancelled operation's
-//!   last word: after an entry that both submitted and slept, the kernel does not say whether a signal ended the sleep, and
-//!   a Ctrl-C must not be slept over.
-//! * An operation's number is free again only after its last completion, so no completion can meet a stranger.
-//! * A watch asks the kernel once, with epoll, whether it would take the descriptor ([`sys`]), to refuse what epoll refuses.
-//! * In another thread than the ring's, its completions are read (which shared memory allows) and kept, the ring is
-//!   closed and another made here, to which everything that has not ended is submitted. Nothing can be lost between: what the
-//!   old ring had not put together when its thread last left it, it never will, and sends are not in flight. The buffers'
-//!   addresses stay reserved, for nobody can wait until the old ring is gone.
-//!   (Up to about Linux 6.12 the kernel thread that takes an old ring apart could still accept a connection that had just come in,
-//!   and lose it. Only where a server moves between threads without being closed.)
+//! * [`Books`] hold what is to be done, wherever the ring is; a wait fills the submission queue from them,
+//!   enters the ring once, and books what comes out. A poll enters it only when the flag says that this will
+//!   bring something.
+//! * Sends are submitted with the wait that blocks. No send is ever in flight while the caller runs, so that
+//!   their memory is safe without further ado and a payload can be dropped when the wait is over.
+//! * A wait returns after one blocking entry, whatever came out, also when that was only a cancelled
+//!   operation's last word: after an entry that both submitted and slept, the kernel does not say whether a
+//!   signal ended the sleep, and a Ctrl-C must not be slept over.
+//! * An operation's number is free again only after its last completion, so no completion can meet a
+//!   stranger.
+//! * A watch asks the kernel once, with epoll, whether it would take the descriptor ([`sys`]), to refuse
+//!   what epoll refuses.
+//! * In another thread than the ring's, its completions are read (which shared memory allows) and kept, the
+//!   ring is closed and another made here, to which everything that has not ended is submitted. Nothing can
+//!   be lost between: what the old ring had not put together when its thread last left it, it never will,
+//!   and sends are not in flight. The buffers' addresses stay reserved, for nobody can wait until the old
+//!   ring is gone. (The thread that takes an old ring apart must not accept a connection for it, which would
+//!   be lost. 6.18 does not; older kernels were not tried. [`Uring::detach`] leaves it nothing to do.)
 //! * In a forked child not even the old completions are read.
-//! * Dropping the driver first cancels all operations and sees them end, then closes the ring, and then only lets go of the
-//!   buffers.
+//! * Dropping the driver first cancels all operations and sees them end, then closes the ring, and then only
+//!   lets go of the buffers.
 
 mod books;
+mod probe;
 mod ring;
 
 use std::io;
@@ -54,12 +66,15 @@ use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
 
 use self::books::{Books, CANCELLATION, SEND, WAKER};
-pub(super) use self::ring::available;
+pub(super) use self::probe::available;
 use self::ring::{ATTEMPTS, BUFFER_GROUP, Entered, Ring};
 use super::operations::Table;
 use super::origin::Origin;
 use super::{Completion, Interest, Key, Operation, Payload, Purpose, Waiting, sys};
 use crate::inbox::Waker;
+
+/// How sends are made: as elsewhere, and taking less than all is a failure, of which the ring speaks.
+const SILENT_SEND_FLAGS: libc::c_int = sys::SEND_FLAGS | libc::MSG_WAITALL;
 
 /// So long an operation may take to end after it was cancelled before something is thought to be wrong.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -115,8 +130,8 @@ impl<P> Uring<P> {
         self.books.sends.iter().map(|send| &send.payload)
     }
 
-    /// Makes sure that there is a ring for this thread, if one is needed. On an error everything is as before, but for
-    /// the ring of another thread, which is gone.
+    /// Makes sure that there is a ring for this thread, if one is needed. On an error everything is as
+    /// before, but for the ring of another thread, which is gone.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         self.leave_foreign_ring();
         let wanted = !self.books.to_arm.is_empty() || !self.books.sends.is_empty();
@@ -134,7 +149,8 @@ impl<P> Uring<P> {
         self.ring.is_some()
     }
 
-    /// Hands everything over to a driver without rings: sends are made, and their completions and all others appended.
+    /// Hands everything over to a driver without rings: sends are made, and their completions and all others
+    /// appended.
     pub(super) fn dissolve(&mut self, completions: &mut Vec<Completion<P>>) -> Table<Waiting> {
         self.leave_ring();
         completions.append(&mut self.books.kept);
@@ -227,6 +243,10 @@ impl<P> Uring<P> {
         let Self { books, ring: Some(ring), messages } = self else { return Ok(()) };
         if books.receives {
             ring.need_pool()?;
+            if let Some(pool) = &ring.pool {
+                pool.starved(std::mem::take(&mut books.starved));
+                pool.top_up();
+            }
         }
         for number in books.to_cancel.drain(..) {
             Self::push_cancellation(ring, number)?;
@@ -252,7 +272,7 @@ impl<P> Uring<P> {
         let mut headers = messages.iter();
         for (place, send) in books.sends.iter().enumerate() {
             let fd = types::Fd(send.fd);
-            let flags = sys::SEND_FLAGS | libc::MSG_WAITALL;
+            let flags = SILENT_SEND_FLAGS;
             let entry = match &books.slices[send.slices.clone()] {
                 [slice] => {
                     let length = slice.iov_len.min(send.length) as u32;
@@ -265,8 +285,9 @@ impl<P> Uring<P> {
             };
             let entry = entry.user_data(SEND | place as u64);
             let entry = if send.awaited { entry } else { entry.flags(Flags::SKIP_SUCCESS) };
-            // SAFETY: the payload, its slices and the headers stay until the wait that this belongs to is over, and
-            // that is not before the queue is empty, or the ring is gone, which means that it was not submitted.
+            // SAFETY: the payload, its slices and the headers stay until the wait that this belongs to is
+            // over, and that is not before the queue is empty, or the ring is gone, which means that it was
+            // not submitted.
             unsafe { ring.push(&entry)? };
         }
         Ok(())
@@ -351,7 +372,8 @@ impl<P> Uring<P> {
         }
     }
 
-    /// Closes the ring, if there is one. What it has completed is kept, what it had under way is to be submitted anew.
+    /// Closes the ring, if there is one. What it has completed is kept, what it had under way is to be
+    /// submitted anew.
     #[cold]
     fn leave_ring(&mut self) {
         let Some(mut ring) = self.ring.take() else { return };

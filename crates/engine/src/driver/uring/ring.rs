@@ -1,12 +1,12 @@
-//! A ring: how it is made, what it must be able to do, and how it is entered.
+//! A ring: how it is made and how it is entered.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use io_uring::IoUring;
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, opcode};
 
 use super::super::buffers::{BUFFERS, Pool};
 use super::super::origin::Origin;
@@ -14,7 +14,8 @@ use super::super::origin::Origin;
 /// Places for submissions. When they are used up the ring is entered to make room.
 const SUBMISSIONS: u32 = 256;
 
-/// Places for completions. Beyond them the kernel keeps a list, from which they are fetched by entering once more.
+/// Places for completions. Beyond them the kernel keeps a list, from which they are fetched by entering once
+/// more.
 const COMPLETIONS: u32 = 2048;
 
 /// The number of the ring's one group of buffers.
@@ -46,12 +47,13 @@ pub(super) enum Entered {
     Busy,
 }
 
-fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
+pub(super) fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
     IoUring::builder()
         // Completions are put together in the thread that waits for them, when it waits, and nowhere else.
         .setup_single_issuer()
         .setup_defer_taskrun()
-        // A flag in shared memory says whether there is anything to put together, which spares a poll the system call.
+        // A flag in shared memory says whether there is anything to put together, which spares a poll the
+        // system call.
         .setup_taskrun_flag()
         // A submission that is refused completes with its error instead of holding up those behind it.
         .setup_submit_all()
@@ -62,15 +64,20 @@ fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
-        let io = build(SUBMISSIONS, COMPLETIONS)?;
-        Ok(Self { io, origin: Origin::here(), pool: None, watches_waker: false })
+        Ok(Self::of(build(SUBMISSIONS, COMPLETIONS)?))
+    }
+
+    /// A ring that was just built in this thread.
+    pub(super) fn of(io: IoUring) -> Self {
+        Self { io, origin: Origin::here(), pool: None, watches_waker: false }
     }
 
     /// Makes the buffers, where there are none yet.
     pub(super) fn need_pool(&mut self) -> io::Result<()> {
         if self.pool.is_none() {
             let pool = Pool::new()?;
-            // SAFETY: the table is page-aligned, as long as said, and outlives the ring, which holds the pool.
+            // SAFETY: the table is page-aligned, as long as said, and outlives the ring, which holds the
+            // pool.
             unsafe {
                 self.io.submitter().register_buf_ring_with_flags(pool.table(), BUFFERS, BUFFER_GROUP, 0)?;
             }
@@ -101,7 +108,8 @@ impl Ring {
         entered(self.io.submit())
     }
 
-    /// Hands the queued submissions to the kernel and lets it put completions together, without waiting for any.
+    /// Hands the queued submissions to the kernel and lets it put completions together, without waiting for
+    /// any.
     pub(super) fn poll(&mut self) -> io::Result<Entered> {
         let queued = self.io.submission().len();
         // SAFETY: there is no argument, and what is submitted was vouched for by whoever pushed it.
@@ -149,50 +157,4 @@ fn entered(result: io::Result<usize>) -> io::Result<Entered> {
         Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Busy),
         _ => Err(error),
     }
-}
-
-/// Whether this process can have rings that do all that is needed; asked once. Else why not.
-pub(in super::super) fn available() -> Result<(), &'static str> {
-    static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
-    AVAILABLE.get_or_init(probe).as_ref().copied().map_err(String::as_str)
-}
-
-fn probe() -> Result<(), String> {
-    // Linux 6.1 is the first that takes these flags. With it come multishot accept and receive and buffer tables.
-    let io = build(8, 16).map_err(|error| {
-        let hint = match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => {
-                " (refused: the container's seccomp profile or the sysctl kernel.io_uring_disabled)"
-            }
-            Some(libc::ENOSYS) => " (the kernel has no io_uring, or a seccomp profile hides it)",
-            Some(libc::EINVAL) => " (Linux 6.1 or later is needed)",
-            Some(libc::ENOMEM) => " (maybe RLIMIT_MEMLOCK is too low)",
-            _ => "",
-        };
-        format!("no ring can be made: {error}{hint}")
-    })?;
-    let parameters = io.params();
-    if !(parameters.is_feature_ext_arg()
-        && parameters.is_feature_nodrop()
-        && parameters.is_feature_fast_poll()
-        && parameters.is_feature_skip_cqe_on_success())
-    {
-        return Err("the kernel's io_uring lacks a feature that is needed".into());
-    }
-    let mut operations = Probe::new();
-    let known = io.submitter().register_probe(&mut operations);
-    known.map_err(|error| format!("the ring cannot be asked what it can do: {error}"))?;
-    let needed = [
-        opcode::Accept::CODE,
-        opcode::AsyncCancel::CODE,
-        opcode::PollAdd::CODE,
-        opcode::Recv::CODE,
-        opcode::Send::CODE,
-        opcode::SendMsg::CODE,
-    ];
-    if !needed.into_iter().all(|code| operations.is_supported(code)) {
-        return Err("the kernel's io_uring lacks an operation that is needed".into());
-    }
-    let mut ring = Ring { io, origin: Origin::here(), pool: None, watches_waker: false };
-    ring.need_pool().map_err(|error| format!("no buffers can be registered: {error}"))
 }

@@ -47,13 +47,28 @@ impl Instance for Stream {
             method!(Stream, "close", close, "Send what is written, then close the transport."),
             method!(Stream, "abort", abort, "Close the transport at once; what is not sent is lost."),
             method!(Stream, "is_closing", is_closing, "Return True if the transport is closed or closing."),
-            method!(Stream, "pause_reading", pause_reading, "Hand nothing to the protocol until resume_reading()."),
+            method!(
+                Stream,
+                "pause_reading",
+                pause_reading,
+                "Hand nothing to the protocol until resume_reading()."
+            ),
             method!(Stream, "resume_reading", resume_reading, "Go on after pause_reading()."),
             method!(Stream, "is_reading", is_reading, "Return True if the transport reads."),
             method!(Stream, "set_protocol", set_protocol, "Give the transport to another protocol."),
             method!(Stream, "get_protocol", get_protocol, "Return the protocol."),
-            method!(Stream, "get_extra_info", get_extra_info, "Return 'socket', 'sockname', 'peername' and the like."),
-            method!(Stream, "get_write_buffer_size", get_write_buffer_size, "Return how many bytes are not sent yet."),
+            method!(
+                Stream,
+                "get_extra_info",
+                get_extra_info,
+                "Return 'socket', 'sockname', 'peername' and the like."
+            ),
+            method!(
+                Stream,
+                "get_write_buffer_size",
+                get_write_buffer_size,
+                "Return how many bytes are not sent yet."
+            ),
             method!(
                 Stream,
                 "get_write_buffer_limits",
@@ -66,9 +81,24 @@ impl Instance for Stream {
                 set_write_buffer_limits,
                 "Set at how many unsent bytes the protocol is paused, and resumed."
             ),
-            method!(Stream, "_force_close", force_close, "abort(), with the exception for connection_lost()."),
-            method!(Stream, "_make_empty_waiter", make_empty_waiter, "Return a future that ends when all is sent."),
-            method!(Stream, "_reset_empty_waiter", reset_empty_waiter, "Forget the future of _make_empty_waiter()."),
+            method!(
+                Stream,
+                "_force_close",
+                force_close,
+                "abort(), with the exception for connection_lost()."
+            ),
+            method!(
+                Stream,
+                "_make_empty_waiter",
+                make_empty_waiter,
+                "Return a future that ends when all is sent."
+            ),
+            method!(
+                Stream,
+                "_reset_empty_waiter",
+                reset_empty_waiter,
+                "Forget the future of _make_empty_waiter()."
+            ),
         ]
     }
 
@@ -190,7 +220,8 @@ fn is_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_
 /// Says in the log of debug mode what became of reading.
 fn log_debug(this: &Object<Stream>, py: Python<'_>, message: &str) -> PyResult<()> {
     static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
-    let debug = this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
+    let debug =
+        this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
     if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
 }
 
@@ -241,11 +272,17 @@ fn get_write_buffer_limits(this: &Object<Stream>, py: Python<'_>, arguments: Arg
 
 /// The marks that follow from those that were given (`_FlowControlMixin._set_write_buffer_limits` in CPython's
 /// `asyncio/transports.py`).
-fn set_write_buffer_limits<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+fn set_write_buffer_limits<'py>(
+    this: &Object<Stream>,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> Answer {
     let given = arguments.take("set_write_buffer_limits", ["high", "low"], 0)?;
-    let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()).map(|limit| limit.extract::<i64>()));
+    let [high, low] =
+        given.map(|limit| limit.filter(|limit| !limit.is_none()).map(|limit| limit.extract::<i64>()));
     let (high, low) = (high.transpose()?, low.transpose()?);
-    let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER.cast_signed() as i64, |low| low.saturating_mul(4)));
+    let high =
+        high.unwrap_or_else(|| low.map_or(HIGH_WATER.cast_signed() as i64, |low| low.saturating_mul(4)));
     let low = low.unwrap_or(high.div_euclid(4));
     let marks = usize::try_from(high).ok().zip(usize::try_from(low).ok()).filter(|(high, low)| high >= low);
     let Some((high, low)) = marks else {
@@ -305,10 +342,24 @@ fn extra_info(this: &Object<Stream>, py: Python<'_>, name: &Bound<'_, PyAny>) ->
     let Ok(name) = name.cast::<PyString>() else { return Ok(None) };
     match name.to_str()? {
         "socket" => transport_socket(this, py),
-        "sockname" => this.get().state.with(py, |state| state.names.local.to_python(py).map(Bound::unbind)).map(Some),
-        "peername" => this.get().state.with(py, |state| state.names.peer.to_python(py).map(Bound::unbind)).map(Some),
+        "sockname" => {
+            let address = this.get().state.with(py, |state| state.names.local.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
+        "peername" => {
+            let address = this.get().state.with(py, |state| state.names.peer.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
         _ => Ok(None),
     }
+}
+
+/// The dictionary of what `get_extra_info()` finds, made if there is none.
+fn extra_dict<'py>(this: &Object<Stream>, py: Python<'py>) -> Bound<'py, PyDict> {
+    // Made beforehand: making an object may have the garbage collector run code.
+    let fresh = PyDict::new(py).unbind();
+    let extra = this.get().state.with(py, |state| state.extra.get_or_insert(fresh).clone_ref(py));
+    extra.into_bound(py)
 }
 
 /// The `asyncio.trsock.TransportSocket` around the socket, made at the first call and kept among the extra information,
@@ -317,10 +368,7 @@ fn transport_socket(this: &Object<Stream>, py: Python<'_>) -> PyResult<Option<Py
     static TRANSPORT_SOCKET: Import = Import::new("asyncio.trsock", "TransportSocket");
     let Some(socket) = python_socket(this, py)? else { return Ok(None) };
     let wrapped = TRANSPORT_SOCKET.get(py)?.call1((socket,))?;
-    let extra = this.get().state.with(py, |state| {
-        state.extra.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py)
-    });
-    extra.bind(py).set_item(intern!(py, "socket"), &wrapped)?;
+    extra_dict(this, py).set_item(intern!(py, "socket"), &wrapped)?;
     Ok(Some(wrapped.unbind()))
 }
 
@@ -340,7 +388,8 @@ fn loop_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
 }
 
 fn protocol_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
-    let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
+    let protocol =
+        this.get().state.with(py, |state| state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
     Ok(protocol.unwrap_or_else(|| py.None()))
 }
 
@@ -355,16 +404,14 @@ fn sock_fd_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
 
 fn extra_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     transport_socket(this, py)?;
-    let extra = this.get().state.with(py, |state| {
-        state.extra.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py)
-    });
+    let extra = extra_dict(this, py);
     for name in ["sockname", "peername"] {
-        if !extra.bind(py).contains(name)? {
+        if !extra.contains(name)? {
             let value = extra_info(this, py, PyString::new(py, name).as_any())?;
-            extra.bind(py).set_item(name, value)?;
+            extra.set_item(name, value)?;
         }
     }
-    Ok(extra.into_any())
+    Ok(extra.into_any().unbind())
 }
 
 fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
@@ -452,7 +499,8 @@ impl LoopCore {
             return Err(PyValueError::new_err("the socket is closed"));
         }
         let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream = Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
+        let stream =
+            Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
         Stream::queue(&stream, this, StreamWork::Connect(waiter))?;
         Ok(stream.into_any())
     }

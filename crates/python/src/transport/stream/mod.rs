@@ -68,10 +68,12 @@ pub(crate) struct State {
     receive: Option<Operation>,
     /// The receive operation was told to stop; it says when it has.
     receive_stops: bool,
-    /// The iteration in which bytes were last handed to the protocol.
-    delivered: u64,
-    /// What came after `pause_reading()`, and an end that came too soon.
-    kept: VecDeque<Received>,
+    /// What was received and is not delivered: bytes, and the end or a failure behind them.
+    arrived: VecDeque<Received>,
+    /// Something waits in the kernel, which the driver leaves to be read (`epoll`).
+    waiting: bool,
+    /// A delivery is queued.
+    announced: bool,
 
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.
@@ -98,8 +100,10 @@ struct Names {
 pub(crate) enum StreamWork {
     /// Call `connection_made()` and wake who waits for the connection.
     Connect(Option<Py<PyAny>>),
-    /// Hand over what was kept while reading was paused.
-    Resume,
+    /// Start reading and wake who waits for the connection: what follows `connection_made()`.
+    Connected(Option<Py<PyAny>>),
+    /// Hand over what has arrived.
+    Deliver,
     /// There is room in the kernel again.
     Writable,
     /// Everything or enough was sent: go on with what waited for that.
@@ -114,8 +118,8 @@ impl StreamWork {
     /// Shows the garbage collector what the work refers to.
     pub(crate) fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
-            Self::Connect(object) | Self::Lost(object) => object.iter().for_each(visit),
-            Self::Resume | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
+            Self::Connect(object) | Self::Connected(object) | Self::Lost(object) => object.iter().for_each(visit),
+            Self::Deliver | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
         }
     }
 }
@@ -128,10 +132,15 @@ struct Audience {
 
 impl Stream {
     /// Does what the loop's queue held for it.
-    pub(crate) fn perform(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, work: StreamWork) -> PyResult<()> {
+    pub(crate) fn perform(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        work: StreamWork,
+    ) -> PyResult<()> {
         match work {
             StreamWork::Connect(waiter) => Self::connect(this, event_loop, waiter),
-            StreamWork::Resume => Self::deliver_kept(this, event_loop),
+            StreamWork::Connected(waiter) => Self::connected(this, event_loop, waiter),
+            StreamWork::Deliver => Self::deliver(this, event_loop),
             StreamWork::Writable => Self::writable(this, event_loop),
             StreamWork::Drained => Self::drained(this, event_loop),
             StreamWork::SendFailed(error) => Self::send_failed(this, event_loop, &error),
@@ -175,7 +184,12 @@ impl Stream {
 
     /// Tells the loop's exception handler of a failure that does not concern the connection.
     #[cold]
-    fn report(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, error: PyErr, message: &str) -> PyResult<()> {
+    fn report(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
         let py = event_loop.py();
         if ends_the_run(py, &error) {
             return Err(error);
@@ -202,6 +216,11 @@ impl State {
         self.descriptor.as_ref().map(|descriptor| descriptor.as_fd().as_raw_fd())
     }
 
+    /// True if the protocol is still the one that `audience` was taken from.
+    fn is_audience(&self, audience: &Audience) -> bool {
+        self.protocol.as_ref().is_some_and(|protocol| protocol.is(&audience.protocol))
+    }
+
     /// True if reading is what the protocol wants.
     fn is_reading(&self) -> bool {
         !self.closing && !self.paused
@@ -219,4 +238,3 @@ impl Audience {
         in_context(self.context.bind(py), || body(self.protocol.bind(py)))
     }
 }
-

@@ -1,8 +1,10 @@
 //! Bytes from the peer to the protocol.
 //!
-//! How pausing works without losing data: `pause_reading()` only notes it. If something is received while the note stands, that is
-//! kept and the receive operation is told to stop; `resume_reading()` hands over what was kept and starts another. A protocol that
-//! pauses and resumes between two packets so costs nothing at all.
+//! What the receive operation says is noted when it arrives, and delivered in the loop's order.
+//!
+//! How pausing works without losing data: `pause_reading()` only notes it. If something arrives while the note stands, it is
+//! kept and the receive operation is told to stop; `resume_reading()` has it delivered and starts another. A protocol that pauses
+//! and resumes between two packets so costs nothing at all.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -11,13 +13,14 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use whilst_engine::driver::Received;
+use whilst_engine::driver::{Chunk, Received};
 
 use super::lifecycle::cancel;
 use super::{Audience, State, Stream, StreamWork};
 use crate::errors::os_error;
-use crate::event_loop::LoopCore;
+use crate::event_loop::{LoopCore, Work};
 use crate::ffi::buffer::WritableBuffer;
+use crate::ffi::bytes;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::descriptor;
@@ -27,27 +30,6 @@ use crate::transport::socket;
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
 const MOST: usize = 256 * 1024;
 
-/// What is to be done with something received.
-enum Reception {
-    /// Hand it to the protocol.
-    Deliver(Audience, bool),
-    /// Nothing: it was kept, or nobody wants it.
-    Done,
-    /// Nothing, and receiving must stop.
-    Stop,
-    /// Receiving has stopped, but is wanted again.
-    Restart,
-    /// Nothing now: it was kept for the next iteration.
-    Later,
-}
-
-/// What is next of what was kept.
-enum Kept {
-    Deliver(Audience, bool, Received),
-    Later,
-    Nothing,
-}
-
 /// What came of filling a protocol's buffer.
 enum Filled {
     /// So many bytes, and the protocol was told.
@@ -56,6 +38,18 @@ enum Filled {
     End,
     /// There was nothing, or something failed, which was dealt with.
     Nothing,
+}
+
+/// What a delivery has to hand over.
+enum Delivery {
+    /// Bytes that the ring has received.
+    Chunks(Vec<Chunk>),
+    /// Something waits in the kernel.
+    Waiting,
+    /// The end of the stream.
+    End,
+    /// The receive failed.
+    Failed(io::Error),
 }
 
 impl Stream {
@@ -79,103 +73,119 @@ impl Stream {
         }
     }
 
-    /// Deals with what the receive operation has to say.
-    pub(crate) fn received(
-        this: &Object<Self>,
-        event_loop: &Bound<'_, LoopCore>,
-        received: Received,
-    ) -> PyResult<()> {
+    /// Takes note of what the receive operation says. Runs no Python code: the delivery is queued.
+    pub(crate) fn received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, received: Received) {
         let py = event_loop.py();
-        let iteration = event_loop.get().iteration();
-        let mut received = Some(received);
-        let reception = this.get().state.with(py, |state| state.receive(py, iteration, &mut received));
-        match (reception, received) {
-            (Reception::Deliver(audience, buffered), Some(received)) => {
-                Self::deliver(this, event_loop, &audience, buffered, received)
-            }
-            (Reception::Stop, _) => {
-                let operation = this.get().state.with(py, State::stop_receiving);
-                cancel(event_loop, operation);
-                Ok(())
-            }
-            (Reception::Restart, _) => Self::start_reading(this, event_loop),
-            (Reception::Later, _) => Self::queue(this, event_loop, StreamWork::Resume),
-            _ => Ok(()),
+        let announce = this.get().state.with(py, |state| state.receive(received));
+        if announce {
+            event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Deliver));
         }
     }
 
-    /// Hands over what was kept, and goes on.
-    pub(super) fn deliver_kept(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+    /// Hands what has arrived to the protocol, one `data_received()` at the most, and the end of the stream in an iteration of
+    /// its own.
+    ///
+    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before the next one, before
+    /// `eof_received()` and before `connection_lost()`; and programs rely on it (aiohttp's server starts a request's handler in
+    /// between). A ring may have received several packets and the end in one go.
+    pub(super) fn deliver(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
-        let iteration = event_loop.get().iteration();
-        loop {
-            let next = this.get().state.with(py, |state| {
-                if !state.is_reading() {
-                    return Kept::Nothing;
-                }
-                match state.kept.front() {
-                    None => return Kept::Nothing,
-                    Some(first) if state.comes_too_soon(first, iteration) => return Kept::Later,
-                    Some(_) => {}
-                }
-                state.delivered = iteration;
-                match (state.audience(py), state.kept.pop_front()) {
-                    (Some(audience), Some(received)) => Kept::Deliver(audience, state.buffered, received),
-                    _ => Kept::Nothing,
-                }
-            });
-            match next {
-                Kept::Deliver(audience, buffered, received) => {
-                    Self::deliver(this, event_loop, &audience, buffered, received)?;
-                }
-                Kept::Later => return Self::queue(this, event_loop, StreamWork::Resume),
-                Kept::Nothing => return Self::start_reading(this, event_loop),
+        let (delivery, stop) = this.get().state.with(py, |state| {
+            state.announced = false;
+            if state.closing {
+                state.arrived.clear();
+                return (None, None);
             }
-        }
+            if state.paused {
+                // What has arrived is kept, what waits in the kernel can wait there.
+                state.waiting = false;
+                return (None, state.stop_receiving());
+            }
+            let delivery = state.next_delivery();
+            (
+                delivery
+                    .zip(state.audience(py))
+                    .map(|(delivery, audience)| (delivery, audience, state.buffered)),
+                None,
+            )
+        });
+        cancel(event_loop, stop);
+        // What ends the run leaves below: the loop may run again, and then what is left is to be delivered.
+        let delivered = match delivery {
+            Some((delivery, audience, buffered)) => {
+                Self::hand_over(this, event_loop, &audience, buffered, delivery)
+            }
+            None => Ok(()),
+        };
+        let announce = this.get().state.with(py, |state| state.is_reading() && state.announce());
+        let next = if announce {
+            Self::queue(this, event_loop, StreamWork::Deliver)
+        } else {
+            Self::start_reading(this, event_loop)
+        };
+        delivered.and(next)
     }
 
-    fn deliver(
+    /// Hands one delivery to the protocol.
+    fn hand_over(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         buffered: bool,
-        received: Received,
+        delivery: Delivery,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        match received {
-            Received::Data(chunk) if buffered => {
-                let mut rest = &chunk[..];
-                while !rest.is_empty() {
-                    let fill = |memory: &mut [u8]| {
-                        let count = rest.len().min(memory.len());
-                        memory[..count].copy_from_slice(&rest[..count]);
-                        Ok(count)
-                    };
-                    match Self::fill_buffer(this, event_loop, audience, fill)? {
-                        Filled::Bytes(count) => rest = &rest[count..],
-                        Filled::End | Filled::Nothing => return Ok(()),
-                    }
-                    // The protocol may have closed the transport, changed places with another or paused it.
-                    let goes_on = this.get().state.with(py, |state| !state.closing && state.protocol.is_some());
-                    if !goes_on {
-                        return Ok(());
-                    }
-                }
-                Ok(())
-            }
-            Received::Data(chunk) => {
-                let data = PyBytes::new(py, &chunk);
-                drop(chunk);
+        match delivery {
+            Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
+            Delivery::Chunks(chunks) => {
+                let data = match chunks.as_slice() {
+                    [chunk] => PyBytes::new(py, chunk),
+                    _ => bytes::concat(py, &chunks)?,
+                };
+                // The driver has its buffers back before the protocol takes its time.
+                drop(chunks);
                 Self::data_received(this, event_loop, audience, &data)
             }
-            Received::Waiting => Self::read(this, event_loop, audience, buffered),
-            Received::End => Self::end_received(this, event_loop, audience),
-            Received::Failed(error) => {
-                let error = os_error(py, &error);
-                Self::fatal_error(this, event_loop, error, "Fatal read error on socket transport")
-            }
-            Received::Stopped => Ok(()),
+            Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
+            Delivery::End => Self::end_received(this, event_loop, audience),
+            Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
         }
+    }
+
+    /// Copies what has arrived into the buffers that the protocol gives, for as long as it wants to read; what is left then is
+    /// kept.
+    fn fill_buffers(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let mut chunks = chunks.into_iter();
+        while let Some(mut chunk) = chunks.next() {
+            while !chunk.is_empty() {
+                // The protocol may have paused or closed the transport, or handed it to another.
+                let goes_on =
+                    this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+                if !goes_on {
+                    this.get().state.with(py, |state| {
+                        let rest = std::iter::once(chunk).chain(chunks).map(Received::Data);
+                        rest.rev().for_each(|received| state.arrived.push_front(received));
+                    });
+                    return Ok(());
+                }
+                let fill = |memory: &mut [u8]| {
+                    let count = chunk.len().min(memory.len());
+                    memory[..count].copy_from_slice(&chunk[..count]);
+                    Ok(count)
+                };
+                match Self::fill_buffer(this, event_loop, audience, fill)? {
+                    Filled::Bytes(count) => chunk.advance(count),
+                    Filled::End | Filled::Nothing => return Ok(()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads what waits in the kernel.
@@ -274,7 +284,11 @@ impl Stream {
     }
 
     /// The peer sends no more: the protocol says whether it wants to go on sending.
-    fn end_received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, audience: &Audience) -> PyResult<()> {
+    fn end_received(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
         static LOG_END: Import = Import::new("whilst._loop.errors", "log_end_of_stream");
         let py = event_loop.py();
         let operation = this.get().state.with(py, |state| {
@@ -298,7 +312,7 @@ impl Stream {
         }
     }
 
-    /// `pause_reading()`.
+    /// `pause_reading()`: true if the protocol was reading.
     pub(super) fn pause_reading(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| {
             let was_reading = state.is_reading();
@@ -307,80 +321,70 @@ impl Stream {
         })
     }
 
-    /// `resume_reading()`.
+    /// `resume_reading()`: true if the protocol was not reading.
     pub(super) fn resume_reading(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
-        let (resumed, kept, event_loop) = this.get().state.with(py, |state| {
+        let (announce, event_loop) = this.get().state.with(py, |state| {
             if state.closing || !state.paused {
-                return (false, false, None);
+                return (false, None);
             }
             state.paused = false;
-            let kept = !state.kept.is_empty();
-            (true, kept, state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
+            (state.announce(), state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
         });
-        if let Some(event_loop) = event_loop {
-            let event_loop = event_loop.bind(py);
-            if kept {
-                Self::queue(this, event_loop, StreamWork::Resume)?;
-            } else {
-                Self::start_reading(this, event_loop)?;
-            }
+        let Some(event_loop) = event_loop else { return Ok(false) };
+        let event_loop = event_loop.bind(py);
+        if announce {
+            Self::queue(this, event_loop, StreamWork::Deliver)?;
+        } else {
+            Self::start_reading(this, event_loop)?;
         }
-        Ok(resumed)
+        Ok(true)
     }
 }
 
 impl State {
-    /// Sorts what was received: takes it out of `received` if it is kept.
-    fn receive(&mut self, py: Python<'_>, iteration: u64, received: &mut Option<Received>) -> Reception {
-        match received {
-            Some(Received::Stopped) => {
-                self.receive = None;
-                self.receive_stops = false;
-                // What was kept comes first; whoever hands it over starts reading again.
-                let restart = self.is_reading() && self.kept.is_empty();
-                return if restart { Reception::Restart } else { Reception::Done };
-            }
-            Some(Received::End | Received::Failed(_)) => {
-                self.receive = None;
-                self.receive_stops = false;
-            }
-            _ => {}
+    /// Takes note of what the receive operation says; true if a delivery must be queued.
+    fn receive(&mut self, received: Received) -> bool {
+        if !matches!(received, Received::Data(_) | Received::Waiting) {
+            self.receive = None;
+            self.receive_stops = false;
         }
         if self.closing || self.ended {
-            return Reception::Done;
+            return false;
         }
-        if self.paused {
-            // What waits in the kernel can wait there.
-            if !matches!(received, Some(Received::Waiting)) {
-                self.kept.extend(received.take());
-            }
-            return Reception::Stop;
+        match received {
+            Received::Waiting => self.waiting = true,
+            // Whoever delivers what is left starts another receive operation, if one is wanted.
+            Received::Stopped => return !std::mem::replace(&mut self.announced, true),
+            Received::Data(_) | Received::End | Received::Failed(_) => self.arrived.push_back(received),
         }
-        if !self.kept.is_empty() {
-            // Behind what came before it, which is about to be handed over.
-            if !matches!(received, Some(Received::Waiting)) {
-                self.kept.extend(received.take());
-            }
-            return Reception::Done;
-        }
-        if received.as_ref().is_some_and(|received| self.comes_too_soon(received, iteration)) {
-            self.kept.extend(received.take());
-            return Reception::Later;
-        }
-        self.delivered = iteration;
-        match self.audience(py) {
-            Some(audience) => Reception::Deliver(audience, self.buffered),
-            None => Reception::Done,
-        }
+        self.announce()
     }
 
-    /// True for the end of the stream in an iteration that has delivered bytes.
-    ///
-    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before `eof_received()` and
-    /// `connection_lost()`, and programs rely on it (aiohttp's server starts a request's handler in between). A ring may have
-    /// received the bytes and the end in one go.
-    fn comes_too_soon(&self, received: &Received, iteration: u64) -> bool {
-        self.delivered == iteration && matches!(received, Received::End | Received::Failed(_))
+    /// True if there is something to deliver and a delivery must be queued.
+    fn announce(&mut self) -> bool {
+        (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
+    }
+
+    /// Takes what is to be handed over next: all bytes that have arrived, up to what one read takes.
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        let mut chunks = Vec::new();
+        let mut length = 0;
+        while let Some(Received::Data(chunk)) = self.arrived.front()
+            && (chunks.is_empty() || length + chunk.len() <= MOST)
+        {
+            length += chunk.len();
+            if let Some(Received::Data(chunk)) = self.arrived.pop_front() {
+                chunks.push(chunk);
+            }
+        }
+        if !chunks.is_empty() {
+            return Some(Delivery::Chunks(chunks));
+        }
+        match self.arrived.pop_front() {
+            Some(Received::End) => Some(Delivery::End),
+            Some(Received::Failed(error)) => Some(Delivery::Failed(error)),
+            _ => std::mem::take(&mut self.waiting).then_some(Delivery::Waiting),
+        }
     }
 }
 

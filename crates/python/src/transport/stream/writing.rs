@@ -46,7 +46,11 @@ impl Stream {
     /// `write()`.
     pub(super) fn write(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         check_bytes(data)?;
-        this.get().check_writable(py, "Cannot call write() after write_eof()", "unable to write; sendfile is in progress")?;
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
         let piece = snapshot(data)?;
         if piece.as_bytes().is_empty() {
             return Ok(());
@@ -73,7 +77,12 @@ impl Stream {
         if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
     }
 
-    fn check_writable(&self, py: Python<'_>, after_end: &'static str, in_sendfile: &'static str) -> PyResult<()> {
+    fn check_writable(
+        &self,
+        py: Python<'_>,
+        after_end: &'static str,
+        in_sendfile: &'static str,
+    ) -> PyResult<()> {
         let (eof, waited) = self.state.with(py, |state| (state.eof, state.empty_waiter.is_some()));
         if eof {
             return Err(PyRuntimeError::new_err(after_end));
@@ -112,7 +121,7 @@ impl Stream {
         let event_loop = event_loop.bind(py);
         match written {
             Written::Done => {}
-            Written::List => event_loop.get().state.with(py, |state| state.unsent.push(this.clone_ref(py))),
+            Written::List => LoopCore::list_unsent(event_loop, this),
             Written::Send => Self::send_now(this, event_loop),
             Written::Warn => return WARN.get(py)?.call0().map(drop),
         }
@@ -219,11 +228,14 @@ impl Stream {
             event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Drained));
         }
         if let Some((fd, key)) = wanted {
-            let watched = event_loop.get().with_driver(py, |driver| driver.watch(fd, Interest::Writable, key));
+            let watched =
+                event_loop.get().with_driver(py, |driver| driver.watch(fd, Interest::Writable, key));
             match watched {
                 Ok(Ok(operation)) => this.get().state.with(py, |state| state.room = Some(operation)),
                 Ok(Err(error)) => {
-                    event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
+                    event_loop
+                        .get()
+                        .push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
                 }
                 // No driver: the loop is being closed, and what could not be sent now is lost.
                 Err(_closing) => {}
@@ -235,9 +247,7 @@ impl Stream {
     pub(super) fn writable(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let list = this.get().state.with(py, |state| {
-            state.room.is_some()
-                && !state.outgoing.is_empty()
-                && !std::mem::replace(&mut state.listed, true)
+            state.room.is_some() && !state.outgoing.is_empty() && !std::mem::replace(&mut state.listed, true)
         });
         if list {
             event_loop.get().state.with(py, |state| state.unsent.push(this.clone_ref(py)));
@@ -302,7 +312,10 @@ impl Stream {
     }
 
     /// Tells the protocol to pause if more than the high-water mark waits to be sent.
-    pub(super) fn maybe_pause_protocol(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+    pub(super) fn maybe_pause_protocol(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+    ) -> PyResult<()> {
         let py = event_loop.py();
         let protocol = this.get().state.with(py, |state| {
             if state.protocol_paused || state.outgoing.len() <= state.high_water {
