@@ -134,7 +134,11 @@ impl Stream {
             },
         )?;
         if let Some(server) = server {
-            attach(py, server.bind(py), &stream)?;
+            if let Err(error) = attach(py, server.bind(py), &stream) {
+                // The server is closed. Nobody was told of the connection, so nobody need be warned of its end.
+                drop(stream.get().state.with(py, |state| state.descriptor.take()));
+                return Err(error);
+            }
             stream.get().state.with(py, |state| state.server = Some(server));
         }
         let key = core.state.with(py, |state| {
