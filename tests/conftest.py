@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+pytest.register_assert_rewrite("oracle")
+
 DRIVERS = ("epoll", "io_uring")
 
 

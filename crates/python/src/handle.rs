@@ -219,23 +219,23 @@ fn cancel<T: AnyHandle>(
 pub(crate) fn cancel_handle<T: AnyHandle>(py: Python<'_>, handle: &Object<T>) -> PyResult<()> {
     let shared = handle.get().shared();
     let (event_loop, key) = shared.0.with(py, |state| {
-        if state.cancelled {
+        if std::mem::replace(&mut state.cancelled, true) {
             return (None, None);
         }
         (state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)), state.key.take())
     });
     let Some(event_loop) = event_loop else { return Ok(()) };
+    if let Some(key) = key {
+        event_loop.get().forget_timer(py, key);
+    }
+    // It says "cancelled" already, and what the callback was.
     let repr =
         if event_loop.get().is_debug() { Some(handle.bind(py).repr()?.into_any().unbind()) } else { None };
     let callback = shared.0.with(py, |state| {
-        state.cancelled = true;
         state.repr = repr;
         state.callback.take()
     });
     drop(callback);
-    if let Some(key) = key {
-        event_loop.get().forget_timer(py, key);
-    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
@@ -31,28 +31,28 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 LoopCore,
                 "call_soon",
                 call_soon,
-                "call_soon($self, callback, /, *args, context=None)\n--\n\n\
+                "call_soon($self, callback, *args, context=None)\n--\n\n\
                  Run a callback in the next iteration. Returns a Handle."
             ),
             fast_method!(
                 LoopCore,
                 "call_soon_threadsafe",
                 call_soon_threadsafe,
-                "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
+                "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n\
                  Like call_soon(), from any thread: wakes the loop if it sleeps."
             ),
             fast_method!(
                 LoopCore,
                 "call_later",
                 call_later,
-                "call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
+                "call_later($self, delay, callback, *args, context=None)\n--\n\n\
                  Run a callback after a delay in seconds. Returns a TimerHandle."
             ),
             fast_method!(
                 LoopCore,
                 "call_at",
                 call_at,
-                "call_at($self, when, callback, /, *args, context=None)\n--\n\n\
+                "call_at($self, when, callback, *args, context=None)\n--\n\n\
                  Run a callback at a time of the loop's clock. Returns a TimerHandle."
             ),
             fast_method!(
@@ -80,27 +80,41 @@ impl LoopCore {
         let core = this.get();
         core.check_open()?;
         let mut context = None;
+        let mut callable = arguments.get(first);
         if arguments.has_keywords() {
             for (name, value) in arguments.keywords() {
-                if name.to_str()? != "context" {
-                    return Err(PyTypeError::new_err(format!(
-                        "{function}() got an unexpected keyword argument '{name}'"
-                    )));
-                }
-                if !value.is_none() {
-                    context = Some(value.clone().unbind());
+                match name.to_str()? {
+                    "context" => {
+                        if !value.is_none() {
+                            context = Some(value.clone().unbind());
+                        }
+                    }
+                    "callback" => {
+                        if callable.replace(value).is_some() {
+                            return Err(given_twice(function, &name));
+                        }
+                    }
+                    // Taken already, if it was to be.
+                    "delay" if function == "call_later" && arguments.len() == 0 => {}
+                    "when" if function == "call_at" && arguments.len() == 0 => {}
+                    "delay" if function == "call_later" => return Err(given_twice(function, &name)),
+                    "when" if function == "call_at" => return Err(given_twice(function, &name)),
+                    _ => {
+                        return Err(PyTypeError::new_err(format!(
+                            "{function}() got an unexpected keyword argument '{name}'"
+                        )));
+                    }
                 }
             }
         }
-        let Some(callable) = arguments.get(first) else {
-            return Err(missing_callback(function, first, &arguments));
-        };
+        let Some(callable) = callable else { return Err(missing_callback(function, first, &arguments)) };
         let debug = core.is_debug();
         if debug {
             if function != "call_soon_threadsafe" {
                 core.check_this_thread()?;
             }
-            check_callback(callable, function)?;
+            // CPython's `call_later` is a call of `call_at`, which is what its words say.
+            check_callback(callable, if function == "call_later" { "call_at" } else { function })?;
         }
         let context = match context {
             Some(context) => context,
@@ -137,6 +151,8 @@ impl LoopCore {
 
     /// Queues a timer.
     fn schedule(&self, py: Python<'_>, when: f64, timer: &Object<TimerHandle>) {
+        // What is no number is before no time, so that CPython's loop runs it at once (`if handle._when >= end_time: break`).
+        let when = if when.is_nan() { f64::NEG_INFINITY } else { when };
         let key = self.state.with(py, |state| state.timers.insert(when, timer.clone_ref(py)));
         timer.get().shared().set_key(py, Some(key));
     }
@@ -180,6 +196,11 @@ pub(crate) fn check_callback(callable: &Bound<'_, PyAny>, method: &str) -> PyRes
 }
 
 #[cold]
+fn given_twice(function: &str, name: &Bound<'_, PyString>) -> PyErr {
+    PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'"))
+}
+
+#[cold]
 fn missing_callback(function: &str, first: usize, arguments: &Arguments<'_, '_>) -> PyErr {
     let names: &[&str] = match (function, first, arguments.len()) {
         ("call_later", _, 0) => &["'delay'", "'callback'"],
@@ -215,22 +236,37 @@ fn call_soon_threadsafe(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>
     Ok(handle.into_any())
 }
 
+/// The time of a timer: the first argument, by position or by its name.
+fn time_argument<'a, 'py>(
+    arguments: &Arguments<'a, 'py>,
+    function: &str,
+    name: &str,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    if let Some(time) = arguments.get(0) {
+        return Ok(time);
+    }
+    for (keyword, value) in arguments.keywords() {
+        if keyword.to_str()? == name {
+            return Ok(value);
+        }
+    }
+    Err(missing_callback(function, 1, arguments))
+}
+
 fn call_later(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
-    let delay = match arguments.get(0) {
-        None => return Err(missing_callback("call_later", 1, &arguments)),
-        Some(delay) if delay.is_none() => return Err(PyTypeError::new_err("delay must not be None")),
-        Some(delay) => delay.extract::<f64>()?,
-    };
-    timer(this, "call_later", arguments, now() + delay)
+    let delay = time_argument(&arguments, "call_later", "delay")?;
+    if delay.is_none() {
+        return Err(PyTypeError::new_err("delay must not be None"));
+    }
+    timer(this, "call_later", arguments, now() + delay.extract::<f64>()?)
 }
 
 fn call_at(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
-    let when = match arguments.get(0) {
-        None => return Err(missing_callback("call_at", 1, &arguments)),
-        Some(when) if when.is_none() => return Err(PyTypeError::new_err("when cannot be None")),
-        Some(when) => when.extract::<f64>()?,
-    };
-    timer(this, "call_at", arguments, when)
+    let when = time_argument(&arguments, "call_at", "when")?;
+    if when.is_none() {
+        return Err(PyTypeError::new_err("when cannot be None"));
+    }
+    timer(this, "call_at", arguments, when.extract::<f64>()?)
 }
 
 fn timer(

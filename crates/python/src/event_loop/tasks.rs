@@ -79,7 +79,8 @@ fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
         1 => coroutine = arguments.get(0),
         count => {
             return Err(PyTypeError::new_err(format!(
-                "create_task() takes 1 positional argument but {count} were given"
+                "create_task() takes 2 positional arguments but {} were given",
+                count + 1
             )));
         }
     }

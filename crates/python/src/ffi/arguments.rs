@@ -101,11 +101,13 @@ impl<'a, 'py> Arguments<'a, 'py> {
     ) -> PyResult<[Option<&'a Bound<'py, PyAny>>; N]> {
         let mut taken = [None; N];
         if self.positional > N {
-            let were = if self.positional == 1 { "was" } else { "were" };
-            let arguments = if N == 1 { "argument" } else { "arguments" };
+            // CPython counts `self`, as in a method that is written in Python.
+            let range = if required < N { format!("from {} to ", required + 1) } else { String::new() };
+            let arguments = if N == 0 { "argument" } else { "arguments" };
             return Err(PyTypeError::new_err(format!(
-                "{function}() takes {N} positional {arguments} but {} {were} given",
-                self.positional
+                "{function}() takes {range}{} positional {arguments} but {} were given",
+                N + 1,
+                self.positional + 1
             )));
         }
         for (index, place) in taken.iter_mut().enumerate() {

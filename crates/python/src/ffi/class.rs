@@ -13,8 +13,10 @@
 //! them object references, but for the list of weak references) stay empty unless Python code fills them; the class shadows
 //! those that it has something to say about with attributes of its own.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -386,21 +388,80 @@ unsafe extern "C" fn dealloc<T: Instance>(object: *mut ffi::PyObject) {
                 if T::FINALIZES && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
                     return Ok(0);
                 }
-                let class = ffi::Py_TYPE(object);
                 ffi::PyObject_GC_UnTrack(object.cast());
-                if (*class).tp_weaklistoffset != 0 {
-                    ffi::PyObject_ClearWeakRefs(object);
-                }
-                clear_base::<T>(object);
-                ptr::drop_in_place(object.byte_add(T::class().offset()).cast::<T>());
-                ffi::PyObject_GC_Del(object.cast());
-                ffi::Py_DECREF(class.cast());
+                unnested(object, destroy::<T>);
             }
             Ok(0)
         };
     }
     // SAFETY: CPython destroys objects with the thread attached.
     unsafe { trampoline::inquiry::<Body<T>>(object) };
+}
+
+/// The part of [`dealloc`] that may destroy other objects.
+///
+/// # Safety
+///
+/// `object` is an instance of the class of `T` that nobody refers to and the collector does not know any more.
+unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
+    // SAFETY: by the contract above; the class goes last, for the instance's layout is its.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        if (*class).tp_weaklistoffset != 0 {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        clear_base::<T>(object);
+        ptr::drop_in_place(object.byte_add(T::class().offset()).cast::<T>());
+        ffi::PyObject_GC_Del(object.cast());
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// So many destructions may lie inside of each other.
+const MOST_NESTED: u32 = 50;
+
+/// Calls `destroy`, which may come back here for what the object was the last to refer to, and so on along a chain: now, or
+/// if that is too many calls inside of each other, as soon as the outermost is done. Without this a long chain of
+/// handles, each an argument of the next, would use up the stack. (CPython's own remedy, the "trashcan", has no stable interface.)
+///
+/// # Safety
+///
+/// As for [`destroy`].
+unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyObject)) {
+    type Postponed = Vec<(*mut ffi::PyObject, unsafe fn(*mut ffi::PyObject))>;
+    thread_local! {
+        static NESTED: Cell<u32> = const { Cell::new(0) };
+        // Without a destructor, so that it works to the very end of a thread; it is empty but during the outermost destruction.
+        static POSTPONED: Cell<ManuallyDrop<Postponed>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    }
+    let change = |change: &dyn Fn(&mut Postponed)| {
+        POSTPONED.with(|place| {
+            let mut postponed = place.replace(ManuallyDrop::new(Vec::new()));
+            change(&mut postponed);
+            place.set(postponed);
+        });
+    };
+    let nested = NESTED.get();
+    if nested >= MOST_NESTED {
+        change(&|postponed| postponed.push((object, destroy)));
+        return;
+    }
+    NESTED.set(nested + 1);
+    // SAFETY: by the contract above.
+    unsafe { destroy(object) };
+    while nested == 0 {
+        let next = Cell::new(None);
+        change(&|postponed| {
+            next.set(postponed.pop());
+            if postponed.is_empty() {
+                *postponed = Vec::new();
+            }
+        });
+        let Some((object, destroy)) = next.get() else { break };
+        // SAFETY: postponed above under the same contract, and once.
+        unsafe { destroy(object) };
+    }
+    NESTED.set(nested);
 }
 
 /// The signature of a method: the instance, and the arguments.
