@@ -156,11 +156,12 @@ class Session:
 
     def request(self, module: str, driver: str) -> Request:
         lists = self.lists.for_run(driver)
-        skipped = [*lists.not_yet, *(entry for entry in lists.exceptions if not entry.run)]
+        listed = [*lists.exceptions, *lists.not_yet]
         return Request(
             f"{self.options.package}.{module}",
             self.loop,
-            skip=self.patterns(skipped),
+            skip=self.patterns([entry for entry in listed if not entry.run]),
+            apart=self.patterns([entry for entry in listed if entry.run]),
             match=self.match,
             stdlib_subject=self.patterns(lists.stdlib_subject),
         )
@@ -215,7 +216,11 @@ class Session:
             if not lost or attempt == self.options.retries:
                 break
             jobs = [
-                Job(driver, name, replace(self.request(name, driver), only=tests, skip=[], match=None))
+                Job(
+                    driver,
+                    name,
+                    replace(self.request(name, driver), only=tests, skip=[], apart=[], match=None),
+                )
                 for name, tests in lost.items()
             ]
             for run in pool.map(self.perform, jobs):

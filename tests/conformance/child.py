@@ -7,6 +7,7 @@ The one argument is a file with the request, in JSON::
      "loop": "whilst:new_event_loop",               as Substitution takes it; null: nothing is replaced
      "only": ["…TestCase.test_a", …],               test ids; null: all
      "skip": ["…TestCase.test_b", …],               patterns of test ids that are not run
+     "apart": ["…TestCase.test_c", …],              patterns of test ids that the parent asks for later
      "match": "*pipe*",                             pattern of test ids that are run; null: all
      "stdlib_subject": ["…SignalTests.*", …]}       patterns of test ids that keep the stdlib's loop
 
@@ -14,7 +15,7 @@ The one argument is a file with the request, in JSON::
 
 Each line written is a JSON object with an "event":
 
-``collected``  ids of the tests that will be run, in order, and of those left out by "skip"
+``collected``  ids of the tests that will be run, in order, and of those that "skip" and "apart" leave out
 ``start``      a test begins: id, and the size of the log at this moment
 ``end``        it ended: id, outcome, detail (traceback or reason), loops made, seconds
 ``fixture``    something outside a test (setUpClass, setUpModule, import) failed or skipped: id, outcome, why
@@ -186,9 +187,12 @@ def main() -> None:
         tests = [test for test in tests if test.id() in only]
     if request["match"] is not None:
         tests = [test for test in tests if matches(test.id(), [request["match"]])]
-    left_out = [test.id() for test in tests if matches(test.id(), request["skip"])]
-    tests = [test for test in tests if not matches(test.id(), request["skip"])]
-    stream.send("collected", ids=[test.id() for test in tests], left_out=left_out)
+    listed: dict[str, list[str]] = {"skip": [], "apart": []}
+    for kind, ids in listed.items():
+        ids += [test.id() for test in tests if matches(test.id(), request[kind])]
+        tests = [test for test in tests if not matches(test.id(), request[kind])]
+    ids = [test.id() for test in tests]
+    stream.send("collected", ids=ids, left_out=listed["skip"], apart=listed["apart"])
 
     result = Result(stream, substitution, request["stdlib_subject"])
     unittest.TestSuite(tests).run(result)

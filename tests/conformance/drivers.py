@@ -28,6 +28,8 @@ async def main():
 
 with asyncio.Runner(loop_factory=factory) as runner:
     runner.run(asyncio.wait_for(main(), 10))
+    if sys.argv[2] and runner.get_loop().driver != sys.argv[2]:
+        sys.exit(f"the loop runs on {runner.get_loop().driver}")
 """
 
 
@@ -35,7 +37,7 @@ def probe(loop: str, driver: str) -> str:
     """Move a byte with `loop` (MODULE:FACTORY) over `driver`; return why that fails, or an empty string."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE, loop],
+            [sys.executable, "-P", "-c", _PROBE, loop, driver],
             env={**os.environ, VARIABLE: driver} if driver else None,
             capture_output=True,
             text=True,

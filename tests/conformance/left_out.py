@@ -44,6 +44,8 @@ class Entry:
     run: bool = True
     #: True: the tests pass now and then, or on some machines, so passing does not make the entry stale.
     may_pass: bool = False
+    #: True: not every bugfix release of the Pythons in `python` has the tests.
+    may_be_absent: bool = False
 
     def covers(self, test: str) -> bool:
         return any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)

@@ -79,13 +79,20 @@ class Request:
     loop: str | None = None
     only: list[str] | None = None
     skip: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
     match: str | None = None
     stdlib_subject: list[str] = field(default_factory=list)
 
 
 def run_module(request: Request, environment: dict[str, str], limits: Limits) -> ModuleRun:
-    """Run what `request` asks for, with `environment` added to this process's own."""
+    """Run what `request` asks for, with `environment` added to this process's own.
+
+    The tests that `request` wants apart come last, in a process without the others: they are expected to
+    fail, and what a failed test leaves behind (an unclosed socket, a warning) must not be laid at another's
+    door.
+    """
     run = ModuleRun(request.module)
+    apart: list[str] = []
     began = time.monotonic()
     deadline = began + limits.module
     while True:
@@ -93,15 +100,18 @@ def run_module(request: Request, environment: dict[str, str], limits: Limits) ->
         known = len(run.tests)
         process = _Process(run, limits.test, deadline)
         process.execute(request, environment)
+        apart += process.apart
         remaining = [test for test in process.collected if test not in run.tests]
+        if not remaining:
+            remaining, apart = apart, []
         if not remaining:
             break
         over = time.monotonic() >= deadline
-        if over or len(run.tests) == known:
+        if over or (len(run.tests) == known and process.collected):
             reason = f"the module's {limits.module:g} s were over" if over else "no test could start"
-            run.tests |= {test: Outcome("not run", reason) for test in remaining}
+            run.tests |= {test: Outcome("not run", reason) for test in [*remaining, *apart]}
             break
-        request = replace(request, only=remaining, skip=[])
+        request = replace(request, only=remaining, skip=[], apart=[])
     run.seconds = time.monotonic() - began
     return run
 
@@ -114,6 +124,7 @@ class _Process:
         self.test_limit = test_limit
         self.deadline = deadline
         self.collected: list[str] = []
+        self.apart: list[str] = []
         #: The test that has begun and not ended, and where its part of the log begins.
         self.current: str | None = None
         self.log_start = 0
@@ -197,6 +208,7 @@ class _Process:
         match event["event"]:
             case "collected":
                 self.collected = event["ids"]
+                self.apart = event["apart"]
                 self.run.left_out += event["left_out"]
                 self.stage = "start"
             case "start":

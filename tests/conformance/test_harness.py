@@ -89,6 +89,9 @@ class Different(unittest.TestCase):
         if self.other:
             self.skipTest("not with this loop")
 
+    def test_not_yet(self):
+        self.assertFalse(self.other)
+
     def test_left_out(self):
         self.fail("must not be run")
 
@@ -191,8 +194,12 @@ def test_what_passes_on_the_stdlibs_loop_only_is_lost_unless_it_is_in_the_list(s
         tests = ["test_different.Different.test_refused"]
         reason = "toy"
         [[not_yet]]
+        tests = ["test_different.Different.test_not_yet"]
+        capability = "toy"
+        [[not_yet]]
         tests = ["test_different.Different.test_left_out"]
         capability = "toy"
+        run = false
         [[stdlib_subject]]
         tests = ["test_different.Subject.*"]
         reason = "toy"
@@ -205,12 +212,14 @@ def test_what_passes_on_the_stdlibs_loop_only_is_lost_unless_it_is_in_the_list(s
         "test_excepted": "exception",
         "test_nowhere": "stdlib too",
         "test_refused": "exception",
+        "test_not_yet": "not yet",
         "test_passes": "",
         "test_of_the_stdlib": "",
     }
-    assert list(module["left_out"].values()) == ["not yet"]
+    assert module["left_out"] == {"toy.test_different.Different.test_left_out": "not yet"}
+    assert module["processes"] == 2, "what is listed runs apart from the others"
     assert module["kinds"] == ["other.OtherLoop"]
-    assert module["loops"] == 5
+    assert module["loops"] == 6
     assert run["problems"] == ["1 tests are lost"]
     assert code == 1
     assert "lost: test_different.Different.test_lost: failed: AssertionError" in output
@@ -226,6 +235,9 @@ def test_all_is_well_when_the_list_holds(suite: Suite) -> None:
         tests = ["test_different.Different.test_refused", "test_different.Different.test_left_out"]
         reason = "toy"
         run = false
+        [[not_yet]]
+        tests = ["test_different.Different.test_not_yet"]
+        capability = "toy"
         [[stdlib_subject]]
         tests = ["test_different.Subject.*"]
         reason = "toy"
