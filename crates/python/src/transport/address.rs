@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use rustix::net::{SocketAddrAny, SocketAddrUnix};
 
 /// The address of one end of a connection, kept until somebody asks.
+#[derive(Clone)]
 pub(crate) enum Address {
     V4(SocketAddrV4),
     V6(SocketAddrV6),

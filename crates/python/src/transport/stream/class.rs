@@ -305,10 +305,24 @@ fn extra_info(this: &Object<Stream>, py: Python<'_>, name: &Bound<'_, PyAny>) ->
     let Ok(name) = name.cast::<PyString>() else { return Ok(None) };
     match name.to_str()? {
         "socket" => transport_socket(this, py),
-        "sockname" => this.get().state.with(py, |state| state.names.local.to_python(py).map(Bound::unbind)).map(Some),
-        "peername" => this.get().state.with(py, |state| state.names.peer.to_python(py).map(Bound::unbind)).map(Some),
+        "sockname" => {
+            let address = this.get().state.with(py, |state| state.names.local.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
+        "peername" => {
+            let address = this.get().state.with(py, |state| state.names.peer.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
         _ => Ok(None),
     }
+}
+
+/// The dictionary of what `get_extra_info()` finds, made if there is none.
+fn extra_dict<'py>(this: &Object<Stream>, py: Python<'py>) -> Bound<'py, PyDict> {
+    // Made beforehand: making an object may have the garbage collector run code.
+    let fresh = PyDict::new(py).unbind();
+    let extra = this.get().state.with(py, |state| state.extra.get_or_insert(fresh).clone_ref(py));
+    extra.into_bound(py)
 }
 
 /// The `asyncio.trsock.TransportSocket` around the socket, made at the first call and kept among the extra information,
@@ -317,10 +331,7 @@ fn transport_socket(this: &Object<Stream>, py: Python<'_>) -> PyResult<Option<Py
     static TRANSPORT_SOCKET: Import = Import::new("asyncio.trsock", "TransportSocket");
     let Some(socket) = python_socket(this, py)? else { return Ok(None) };
     let wrapped = TRANSPORT_SOCKET.get(py)?.call1((socket,))?;
-    let extra = this.get().state.with(py, |state| {
-        state.extra.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py)
-    });
-    extra.bind(py).set_item(intern!(py, "socket"), &wrapped)?;
+    extra_dict(this, py).set_item(intern!(py, "socket"), &wrapped)?;
     Ok(Some(wrapped.unbind()))
 }
 
@@ -355,16 +366,14 @@ fn sock_fd_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
 
 fn extra_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     transport_socket(this, py)?;
-    let extra = this.get().state.with(py, |state| {
-        state.extra.get_or_insert_with(|| PyDict::new(py).unbind()).clone_ref(py)
-    });
+    let extra = extra_dict(this, py);
     for name in ["sockname", "peername"] {
-        if !extra.bind(py).contains(name)? {
+        if !extra.contains(name)? {
             let value = extra_info(this, py, PyString::new(py, name).as_any())?;
-            extra.bind(py).set_item(name, value)?;
+            extra.set_item(name, value)?;
         }
     }
-    Ok(extra.into_any())
+    Ok(extra.into_any().unbind())
 }
 
 fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
