@@ -8,7 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
-use crate::ffi::arguments::Arguments;
+use crate::ffi::arguments::{Arguments, missing_arguments};
 use crate::ffi::call::copy_context;
 use crate::ffi::class::{Object, add_fast_methods};
 use crate::ffi::imports::Import;
@@ -30,28 +30,28 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 LoopCore,
                 "call_soon",
                 call_soon,
-                "call_soon($self, callback, /, *args, context=None)\n--\n\n\
+                "call_soon($self, callback, *args, context=None)\n--\n\n\
                  Run a callback in the next iteration. Returns a Handle."
             ),
             fast_method!(
                 LoopCore,
                 "call_soon_threadsafe",
                 call_soon_threadsafe,
-                "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n\
+                "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n\
                  Like call_soon(), from any thread: wakes the loop if it sleeps."
             ),
             fast_method!(
                 LoopCore,
                 "call_later",
                 call_later,
-                "call_later($self, delay, callback, /, *args, context=None)\n--\n\n\
+                "call_later($self, delay, callback, *args, context=None)\n--\n\n\
                  Run a callback after a delay in seconds. Returns a TimerHandle."
             ),
             fast_method!(
                 LoopCore,
                 "call_at",
                 call_at,
-                "call_at($self, when, callback, /, *args, context=None)\n--\n\n\
+                "call_at($self, when, callback, *args, context=None)\n--\n\n\
                  Run a callback at a time of the loop's clock. Returns a TimerHandle."
             ),
             fast_method!(
@@ -91,7 +91,9 @@ impl LoopCore {
                 }
             }
         }
-        let Some(callable) = arguments.get(first) else { return Err(missing_callback(function, first, &arguments)) };
+        let Some(callable) = arguments.get(first) else {
+            return Err(missing_arguments(function, &["callback"]));
+        };
         let debug = core.is_debug();
         if debug {
             if function != "call_soon_threadsafe" {
@@ -103,8 +105,11 @@ impl LoopCore {
             Some(context) => context,
             None => copy_context(py)?.unbind(),
         };
-        let callback =
-            Callback::new(callable.clone().unbind(), CallbackArguments::new(py, arguments.rest(first + 1)), context);
+        let callback = Callback::new(
+            callable.clone().unbind(),
+            CallbackArguments::new(py, arguments.rest(first + 1)),
+            context,
+        );
         new_handle(py, this.as_unbound(), callback, when, debug)
     }
 
@@ -173,22 +178,17 @@ pub(crate) fn check_callback(callable: &Bound<'_, PyAny>, method: &str) -> PyRes
     Ok(())
 }
 
-#[cold]
-fn missing_callback(function: &str, first: usize, arguments: &Arguments<'_, '_>) -> PyErr {
-    let names: &[&str] = match (function, first, arguments.len()) {
-        ("call_later", _, 0) => &["'delay'", "'callback'"],
-        ("call_at", _, 0) => &["'when'", "'callback'"],
-        _ => &["'callback'"],
-    };
-    let plural = if names.len() > 1 { "s" } else { "" };
-    PyTypeError::new_err(format!(
-        "{function}() missing {} required positional argument{plural}: {}",
-        names.len(),
-        names.join(" and ")
-    ))
-}
+/// The parameters of each method before `*args`.
+const CALL_SOON: &[&str] = &["callback"];
+const CALL_LATER: &[&str] = &["delay", "callback"];
+const CALL_AT: &[&str] = &["when", "callback"];
 
 fn call_soon(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if arguments.has_other_keywords("context")
+        && let Some(placed) = arguments.place("call_soon", CALL_SOON)?
+    {
+        return call_soon(this, placed.arguments());
+    }
     let py = this.py();
     let handle: Object<Handle> = LoopCore::make_handle(this, "call_soon", arguments, 0, 0.0)?;
     this.get().push(py, Work::Handle(handle.clone_ref(py)));
@@ -196,20 +196,32 @@ fn call_soon(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResu
 }
 
 fn call_soon_threadsafe(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if arguments.has_other_keywords("context")
+        && let Some(placed) = arguments.place("call_soon_threadsafe", CALL_SOON)?
+    {
+        return call_soon_threadsafe(this, placed.arguments());
+    }
     let py = this.py();
     let core = this.get();
     let handle: Object<Handle> = LoopCore::make_handle(this, "call_soon_threadsafe", arguments, 0, 0.0)?;
     if core.thread.load(Ordering::Relaxed) == this_thread() {
         core.push(py, Work::Handle(handle.clone_ref(py)));
     } else {
-        core.inbox.push(handle.clone_ref(py)).map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
+        core.inbox
+            .push(handle.clone_ref(py))
+            .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
     }
     Ok(handle.into_any())
 }
 
 fn call_later(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if arguments.has_other_keywords("context")
+        && let Some(placed) = arguments.place("call_later", CALL_LATER)?
+    {
+        return call_later(this, placed.arguments());
+    }
     let delay = match arguments.get(0) {
-        None => return Err(missing_callback("call_later", 1, &arguments)),
+        None => return Err(missing_arguments("call_later", CALL_LATER)),
         Some(delay) if delay.is_none() => return Err(PyTypeError::new_err("delay must not be None")),
         Some(delay) => delay.extract::<f64>()?,
     };
@@ -217,8 +229,13 @@ fn call_later(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRes
 }
 
 fn call_at(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if arguments.has_other_keywords("context")
+        && let Some(placed) = arguments.place("call_at", CALL_AT)?
+    {
+        return call_at(this, placed.arguments());
+    }
     let when = match arguments.get(0) {
-        None => return Err(missing_callback("call_at", 1, &arguments)),
+        None => return Err(missing_arguments("call_at", CALL_AT)),
         Some(when) if when.is_none() => return Err(PyTypeError::new_err("when cannot be None")),
         Some(when) => when.extract::<f64>()?,
     };
@@ -260,7 +277,8 @@ impl LoopCore {
     /// Queue a Handle of this package for the next iteration. Raises TypeError for any other object.
     fn _push_handle(&self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = handle.py();
-        let handle = Object::<Handle>::from_any(handle).ok_or_else(|| PyTypeError::new_err("not a handle"))?;
+        let handle =
+            Object::<Handle>::from_any(handle).ok_or_else(|| PyTypeError::new_err("not a handle"))?;
         self.push(py, Work::Handle(handle));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The arguments of a method called by `METH_FASTCALL | METH_KEYWORDS`.
 
+use std::marker::PhantomData;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -29,7 +31,8 @@ impl<'a, 'py> Arguments<'a, 'py> {
         let positional = count.cast_unsigned();
         // SAFETY: by the contract above.
         unsafe {
-            let names = pyo3::Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
+            let names =
+                pyo3::Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
             let named = names.map_or(0, |names| ffi::PyTuple_GET_SIZE(names.as_ptr()).cast_unsigned());
             let values = if positional + named == 0 {
                 &[]
@@ -80,6 +83,16 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self.values.len() > self.positional
     }
 
+    /// True if there are keyword arguments besides the one called `expected`.
+    #[inline]
+    pub(crate) fn has_other_keywords(&self, expected: &str) -> bool {
+        match self.values.len() - self.positional {
+            0 => false,
+            1 => self.keywords().any(|(name, _)| name != expected),
+            _ => true,
+        }
+    }
+
     #[inline]
     fn value(&self, index: usize) -> &'a Bound<'py, PyAny> {
         // SAFETY: a valid reference during 'a; `Bound` is a transparent pointer, so a place holding one is one.
@@ -110,24 +123,99 @@ impl<'a, 'py> Arguments<'a, 'py> {
         for (name, value) in self.keywords() {
             let name = name.to_str()?;
             let Some(index) = parameters.iter().position(|parameter| *parameter == name) else {
-                return Err(PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'")));
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got an unexpected keyword argument '{name}'"
+                )));
             };
             if taken[index].replace(value).is_some() {
-                return Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")));
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got multiple values for argument '{name}'"
+                )));
             }
         }
-        let missing: Vec<_> = (0..required).filter(|index| taken[*index].is_none()).map(|index| parameters[index]).collect();
-        match missing.as_slice() {
-            [] => Ok(taken),
-            [name] => Err(PyTypeError::new_err(format!("{function}() missing 1 required positional argument: '{name}'"))),
-            [first @ .., last] => {
-                let comma = if first.len() > 1 { "," } else { "" };
-                let first = first.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
-                Err(PyTypeError::new_err(format!(
-                    "{function}() missing {} required positional arguments: {first}{comma} and '{last}'",
-                    missing.len()
-                )))
+        let missing: Vec<_> =
+            (0..required).filter(|index| taken[*index].is_none()).map(|index| parameters[index]).collect();
+        if missing.is_empty() { Ok(taken) } else { Err(missing_arguments(function, &missing)) }
+    }
+
+    /// For a function of `parameters` and then any number of arguments: what comes of putting those parameters in their
+    /// places that were given by keyword. None if there are none. Not for the common case, which `has_other_keywords` tells.
+    ///
+    /// Raises `TypeError` in CPython's words for a parameter that is given twice or missing.
+    #[cold]
+    pub(crate) fn place(&self, function: &str, parameters: &[&str]) -> PyResult<Option<Placed<'a, 'py>>> {
+        let mut given = vec![None; parameters.len()];
+        let mut names = Vec::new();
+        let mut named = Vec::new();
+        for (index, (name, value)) in self.keywords().enumerate() {
+            match parameters.iter().position(|parameter| name == *parameter) {
+                Some(place) if place < self.positional => {
+                    return Err(PyTypeError::new_err(format!(
+                        "{function}() got multiple values for argument '{name}'"
+                    )));
+                }
+                Some(place) => given[place] = Some(value.as_ptr()),
+                None => {
+                    names.push(name);
+                    named.push(self.values[self.positional + index]);
+                }
             }
+        }
+        if given.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let missing: Vec<_> = (self.positional..parameters.len())
+            .filter(|place| given[*place].is_none())
+            .map(|place| parameters[place])
+            .collect();
+        if !missing.is_empty() {
+            return Err(missing_arguments(function, &missing));
+        }
+        let mut values = self.values[..self.positional].to_vec();
+        values.extend(given.into_iter().flatten());
+        let positional = values.len();
+        values.extend(named);
+        Ok(Some(Placed {
+            py: self.py,
+            values,
+            positional,
+            names: PyTuple::new(self.py, names)?,
+            of: PhantomData,
+        }))
+    }
+}
+
+/// Arguments with the parameters in their places that were given by keyword; see [`Arguments::place`].
+pub(crate) struct Placed<'a, 'py> {
+    py: Python<'py>,
+    /// Borrowed from the arguments of the call.
+    values: Vec<*mut ffi::PyObject>,
+    positional: usize,
+    names: Bound<'py, PyTuple>,
+    of: PhantomData<&'a ()>,
+}
+
+impl<'py> Placed<'_, 'py> {
+    /// As arguments again.
+    pub(crate) fn arguments(&self) -> Arguments<'_, 'py> {
+        Arguments {
+            py: self.py,
+            values: &self.values,
+            positional: self.positional,
+            names: Some(self.names.as_borrowed()),
         }
     }
+}
+
+/// `TypeError` for required arguments that were not given, at least one, in CPython's words.
+#[cold]
+pub(crate) fn missing_arguments(function: &str, names: &[&str]) -> PyErr {
+    let count = names.len();
+    let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+    let list = match quoted.as_slice() {
+        [first @ .., last] if first.len() > 1 => format!("{}, and {last}", first.join(", ")),
+        _ => quoted.join(" and "),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    PyTypeError::new_err(format!("{function}() missing {count} required positional argument{plural}: {list}"))
 }
