@@ -39,9 +39,7 @@ class Signals:
         super().__init__()
         self._signal_handlers: dict[int, Any] = {}
 
-    def add_signal_handler(
-        self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]
-    ) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Call callback(*args) in the loop when the signal arrives.
 
         Raises ValueError for what is no signal's number, RuntimeError for a signal that cannot be caught and outside of the main
