@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _Base = base_events.BaseEventLoop
-_Unix: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_Unix: Any = unix_events._UnixSelectorEventLoop
 
 
 def _new_child_watcher() -> Any:
@@ -62,7 +62,7 @@ class Borrowed:
 
     # Executors.
     run_in_executor = _Base.run_in_executor
-    set_default_executor = _Base.set_default_executor
+    set_default_executor: Any = _Base.set_default_executor
     shutdown_default_executor = _Base.shutdown_default_executor
     _check_default_executor: Any = _Base._check_default_executor  # type: ignore[attr-defined]
     _do_shutdown: Any = _Base._do_shutdown  # type: ignore[attr-defined]
@@ -113,4 +113,3 @@ class Borrowed:
     _coroutine_origin_tracking_enabled = False
     _coroutine_origin_tracking_saved_depth: int | None = None
     _set_coroutine_origin_tracking: Any = _Base._set_coroutine_origin_tracking  # type: ignore[attr-defined]
-

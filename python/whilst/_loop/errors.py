@@ -7,7 +7,7 @@ from asyncio.log import logger
 from typing import Any
 
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
-_format_callback_source: Any = format_helpers._format_callback_source  # type: ignore[attr-defined]
+_format_callback_source: Any = format_helpers._format_callback_source
 
 
 def report_callback(loop: Any, handle: Any, exception: BaseException) -> None:
@@ -30,9 +30,7 @@ def _format_callback(callback: Any, arguments: Any) -> str:
         return repr(callback)
 
 
-def report_protocol_callback(
-    loop: Any, protocol: Any, name: str, exception: BaseException
-) -> None:
+def report_protocol_callback(loop: Any, protocol: Any, name: str, exception: BaseException) -> None:
     """Tell the loop's exception handler of a protocol's callback that raised where CPython calls it through a handle."""
     callback = _format_callback(getattr(protocol, name), ())
     loop.call_exception_handler(

@@ -102,7 +102,7 @@ class Lifecycle:
         self._check_running()
 
         is_new = not futures.isfuture(future)
-        task: asyncio.Future[_T] = tasks.ensure_future(future, loop=self)  # type: ignore[arg-type,call-overload]
+        task: asyncio.Future[_T] = tasks.ensure_future(future, loop=self)  # type: ignore[call-overload]
         if is_new:
             # If the future does not complete the exception below says so; the task need not say it again.
             task._log_destroy_pending = False  # type: ignore[attr-defined]

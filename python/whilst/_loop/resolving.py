@@ -37,7 +37,5 @@ class Resolving:
                     return lookup(host, port, family, type, proto, flags | _NUMERIC)
                 except (socket.gaierror, UnicodeError):
                     pass  # A name, or an error that the real look-up words better.
-        found: list[Any] = await self.run_in_executor(
-            None, lookup, host, port, family, type, proto, flags
-        )
+        found: list[Any] = await self.run_in_executor(None, lookup, host, port, family, type, proto, flags)
         return found

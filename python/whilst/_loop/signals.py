@@ -13,12 +13,14 @@ import signal
 import socket
 from asyncio import coroutines
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 from whilst._whilst import new_handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_Ts = TypeVarTuple("_Ts")
 
 
 class Signals:
@@ -37,7 +39,7 @@ class Signals:
         super().__init__()
         self._signal_handlers: dict[int, Any] = {}
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Call callback(*args) in the loop when the signal arrives.
 
         Raises ValueError for what is no signal's number, RuntimeError for a signal that cannot be caught and outside of the main

@@ -88,9 +88,7 @@ class Sockets:
             except _AGAIN:
                 await self._until_readable(sock)
 
-    async def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
-    ) -> tuple[int, Any]:
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer. Return its length and its sender's address."""
         self._check_socket(sock)
         if not nbytes:

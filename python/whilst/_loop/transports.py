@@ -51,10 +51,12 @@ class Transports:
         **keywords: Any,
     ) -> Any:
         """Make a TLS transport over a connected socket; `waiter` is resolved after the handshake."""
-        tls: Any = sslproto.SSLProtocol(  # type: ignore[call-arg]
-            self,  # type: ignore[arg-type]
+        # Typeshed has narrower types here than CPython.
+        protocol_class: Any = sslproto.SSLProtocol
+        tls: Any = protocol_class(
+            self,
             protocol,
-            sslcontext,  # type: ignore[arg-type]
+            sslcontext,
             waiter,
             server_side,
             server_hostname,

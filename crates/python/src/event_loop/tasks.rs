@@ -29,7 +29,7 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 LoopCore,
                 "create_task",
                 create_task,
-                "create_task($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\n\
+                "create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
                  Schedule a coroutine. Returns a Task, made by the task factory if one is set."
             ),
         ],
