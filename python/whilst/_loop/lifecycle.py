@@ -84,9 +84,7 @@ class Lifecycle:
             events._set_running_loop(self)  # type: ignore[arg-type]
             self._run_until_stopped()
         finally:
-            if self._thread_id != threading.main_thread().ident:
-                # The thread may end before the loop is closed, and then nobody could ask the kernel to let go at once.
-                self._detach()
+            self._detach(self._thread_id != threading.main_thread().ident)
             self._thread_id = None
             self._leave()
             events._set_running_loop(None)

@@ -6,6 +6,7 @@ out of the socket.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from asyncio.base_events import _check_ssl_socket  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
@@ -102,13 +103,15 @@ class Sockets:
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of the data. After an exception there is no telling how much was sent."""
         self._check_socket(sock)
+        try:
+            sent = sock.send(data)
+        except _AGAIN:
+            sent = 0
         with memoryview(data) as view, view.cast("B") as rest:
-            start = 0
-            while start < len(rest):
-                try:
-                    start += sock.send(rest[start:])
-                except _AGAIN:
-                    await self._until_writable(sock)
+            while sent < len(rest):
+                await self._until_writable(sock)
+                with contextlib.suppress(*_AGAIN):
+                    sent += sock.send(rest[sent:])
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram to an address. Return the number of bytes sent."""

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key};
+use whilst_engine::driver::{Choice, Completion, Driver, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// What other threads have cancelled while the driver was lent out.
+    cancelled_meanwhile: Vec<Operation>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -115,6 +117,7 @@ impl LoopCore {
                 acceptors: HashMap::new(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                cancelled_meanwhile: Vec::new(),
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
@@ -205,6 +208,45 @@ impl LoopCore {
         self.state
             .with(py, |state| state.driver.as_mut().map(look))
             .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
+    }
+
+    /// Cancels an operation: now or, where the loop waits and so this is another thread (the garbage collector runs in any, and
+    /// closes transports), as soon as it is awake. Then it is woken.
+    pub(crate) fn cancel(&self, py: Python<'_>, operation: Operation) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits = self.state.with(py, |state| match &mut state.driver {
+            Some(driver) => {
+                driver.cancel(operation);
+                false
+            }
+            None => {
+                state.cancelled_meanwhile.push(operation);
+                true
+            }
+        });
+        if waits {
+            self.inbox.waker().wake();
+        }
+    }
+
+    /// Lists a stream as one with something to send. A loop that waits (so this is another thread) is woken for it; with one
+    /// that is closed the stream sends now, as CPython's transports do.
+    pub(crate) fn list_unsent(this: &Bound<'_, Self>, stream: &Object<Stream>) {
+        let py = this.py();
+        let core = this.get();
+        if core.closed.load(Ordering::Relaxed) {
+            Stream::send_now(stream, this);
+            return;
+        }
+        let waits = core.state.with(py, |state| {
+            state.unsent.push(stream.clone_ref(py));
+            state.driver.is_none()
+        });
+        if waits {
+            core.inbox.waker().wake();
+        }
     }
 
     /// Forgets a timer that was cancelled.
