@@ -218,7 +218,7 @@ def _ratio_words(row: Row, entry: dict[str, Any], column: str) -> str:
 def targets(results: Results) -> str:
     """The rows that have not reached the project's target, for whoever works on them.
 
-    A server whose load filled its core may reach it by its CPU time; by that alone where the run is one of CPU time.
+    A server whose load filled its core may reach it by its CPU time; in a run of CPU time that alone counts.
     """
     lines: list[str] = []
     for name, entry in results["rows"].items():
