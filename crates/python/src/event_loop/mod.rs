@@ -49,8 +49,8 @@ pub(crate) struct State {
     pub(crate) ready: ReadyQueue<Work>,
     pub(crate) timers: Timers<Object<TimerHandle>>,
     pub(crate) registry: Registry,
-    /// Lent out while the loop waits: who finds none then is on another thread.
-    pub(crate) driver: Option<Driver<Outgoing>>,
+    /// Lent out while the loop waits: who finds none then is on another thread. In a box, since it is large and goes to and fro.
+    pub(crate) driver: Option<Box<Driver<Outgoing>>>,
     /// The readers and writers by descriptor.
     pub(crate) watches: HashMap<RawFd, Watches>,
     /// The open transports by descriptor, so that `add_reader` cannot take their events away.
@@ -111,7 +111,7 @@ impl LoopCore {
                 ready: ReadyQueue::new(),
                 timers: Timers::new(),
                 registry: Registry::default(),
-                driver: Some(driver),
+                driver: Some(Box::new(driver)),
                 watches: HashMap::new(),
                 transports: HashMap::new(),
                 acceptors: HashMap::new(),
@@ -135,7 +135,9 @@ impl LoopCore {
     #[getter]
     fn driver(&self, py: Python<'_>) -> &'static str {
         // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
-        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
+        self.state
+            .with(py, |state| state.driver.as_ref().map(|driver| driver.name()))
+            .unwrap_or(self.driver_name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -206,7 +208,7 @@ impl LoopCore {
         look: impl FnOnce(&mut Driver<Outgoing>) -> R,
     ) -> PyResult<R> {
         self.state
-            .with(py, |state| state.driver.as_mut().map(look))
+            .with(py, |state| state.driver.as_mut().map(|driver| look(driver)))
             .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
     }
 

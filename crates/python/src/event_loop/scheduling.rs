@@ -18,8 +18,7 @@ use crate::handle::{AnyHandle, Callback, Handle, TimerHandle, new_handle};
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
 pub(crate) fn now() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    crate::ffi::clock::monotonic()
 }
 
 /// Adds the methods of this file to the class.
