@@ -350,9 +350,24 @@ macro_rules! handle_class {
 
             fn methods() -> Vec<raw::PyMethodDef> {
                 vec![
-                    method!($type, "cancel", cancel::<$type>, "Cancel the callback: it will not run."),
-                    method!($type, "cancelled", cancelled::<$type>, "Return True if the callback was cancelled."),
-                    method!($type, "_run", run_from_python::<$type>, "Run the callback in its context."),
+                    method!(
+                        $type,
+                        "cancel",
+                        cancel::<$type>,
+                        "cancel($self)\n--\n\nCancel the callback: it will not run. Cancelled twice is cancelled."
+                    ),
+                    method!(
+                        $type,
+                        "cancelled",
+                        cancelled::<$type>,
+                        "cancelled($self)\n--\n\nReturn True if the callback was cancelled."
+                    ),
+                    method!(
+                        $type,
+                        "_run",
+                        run_from_python::<$type>,
+                        "_run($self)\n--\n\nRun the callback in its context, unless it was cancelled."
+                    ),
                     $($method),*
                 ]
             }
@@ -395,6 +410,11 @@ handle_class!(
     c"whilst.TimerHandle",
     "TimerHandle",
     c"A callback that was scheduled for a time; what call_later() and call_at() return.",
-    [method!(TimerHandle, "when", when, "Return the loop's time, in seconds, at which the callback runs.")],
+    [method!(
+        TimerHandle,
+        "when",
+        when,
+        "when($self)\n--\n\nReturn the time, in seconds of the loop's clock (loop.time()), at which the callback runs."
+    )],
     [getter!(TimerHandle, "_when", get_when), getter!(TimerHandle, "_scheduled", get_scheduled)]
 );

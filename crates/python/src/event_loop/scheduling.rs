@@ -31,34 +31,37 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 "call_soon",
                 call_soon,
                 "call_soon($self, callback, *args, context=None)\n--\n\n\
-                 Run a callback in the next iteration. Returns a Handle."
+                 Call callback(*args) in the next iteration, in `context` or a copy of the current one. Returns a Handle.\n\n\
+                 Not safe from other threads. Raises RuntimeError if the loop is closed, and in debug mode TypeError for what\n\
+                 cannot be called and RuntimeError in a thread other than the loop's."
             ),
             fast_method!(
                 LoopCore,
                 "call_soon_threadsafe",
                 call_soon_threadsafe,
                 "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n\
-                 Like call_soon(), from any thread: wakes the loop if it sleeps."
+                 Like call_soon(), from any thread: wakes the loop if it sleeps. Returns a Handle."
             ),
             fast_method!(
                 LoopCore,
                 "call_later",
                 call_later,
                 "call_later($self, delay, callback, *args, context=None)\n--\n\n\
-                 Run a callback after a delay in seconds. Returns a TimerHandle."
+                 Call callback(*args) after a delay in seconds. Returns a TimerHandle. Raises as call_soon() does."
             ),
             fast_method!(
                 LoopCore,
                 "call_at",
                 call_at,
                 "call_at($self, when, callback, *args, context=None)\n--\n\n\
-                 Run a callback at a time of the loop's clock. Returns a TimerHandle."
+                 Call callback(*args) at a time of the loop's clock, in seconds. Returns a TimerHandle. Raises as call_soon()\n\
+                 does."
             ),
             fast_method!(
                 LoopCore,
                 "time",
                 time,
-                "time($self)\n--\n\nReturn the time by the loop's clock, in seconds."
+                "time($self)\n--\n\nReturn the time by the loop's clock, in seconds: that of time.monotonic()."
             ),
         ],
     )
