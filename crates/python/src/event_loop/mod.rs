@@ -28,7 +28,7 @@ use self::readiness::Watches;
 use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle};
+use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -151,8 +151,8 @@ impl LoopCore {
         self.state.try_with(|state| {
             for work in state.ready.iter() {
                 match work {
-                    Work::Handle(handle) => see(handle.as_py()),
-                    Work::Timer(handle) => see(handle.as_py()),
+                    Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
                         work.traverse(&mut see);
@@ -160,11 +160,11 @@ impl LoopCore {
                     Work::Accepted(..) => {}
                 }
             }
-            state.timers.iter().for_each(|timer| see(timer.as_py()));
+            state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| see(handle.as_py()));
+        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
