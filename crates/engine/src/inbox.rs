@@ -1,14 +1,175 @@
 //! What other threads want run, and how they wake a loop that sleeps.
+//!
+//! How no wake-up is lost: the loop empties its [`Inbox`] at the start of an iteration, and the wait that
+//! may block later in that iteration first announces itself ([`Waker::announce_sleep`]). Whoever pushed in
+//! between has left the waker notified, and a notified waker refuses the announcement, so that the wait does
+//! not block. A wake stays noted until a wait has seen it, however early it came.
+//!
+//! How few system calls are made: `wake` writes to the eventfd only when it finds a loop that sleeps, so a
+//! burst of pushes costs one write at most, and none at all while the loop runs. The eventfd is not even
+//! made before the first wait that blocks.
 
-use std::sync::{Arc, Mutex};
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Nobody sleeps, nobody has called.
+const AWAKE: u8 = 0;
+/// The loop blocks, or is about to, and must be told through the eventfd.
+const SLEEPING: u8 = 1;
+/// Somebody has called since the last wait.
+const NOTIFIED: u8 = 2;
 
 /// Wakes a driver that blocks in its wait; shared between threads.
 #[derive(Debug, Default)]
-pub struct Waker {}
+pub struct Waker {
+    state: AtomicU8,
+    descriptor: OnceLock<OwnedFd>,
+}
+
+impl Waker {
+    /// A waker without an eventfd yet.
+    pub const fn new() -> Self {
+        Self { state: AtomicU8::new(AWAKE), descriptor: OnceLock::new() }
+    }
+
+    /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread, also
+    /// from a signal handler: it takes no lock and allocates nothing.
+    pub fn wake(&self) {
+        // A read-modify-write, also when the state is NOTIFIED already: together with the sleeper's own it
+        // orders what this thread did before against what the sleeper looks at after. A mere load would not.
+        if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
+            && let Some(descriptor) = self.descriptor.get()
+        {
+            // It can only fail when the counter is full, and then the sleeper has been told often enough.
+            let _ = rustix::io::write(descriptor, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Says that the caller is about to block on [`Waker::descriptor`]. `false`: it must not, somebody woke
+    /// it since the last wait (the wake is consumed).
+    pub fn announce_sleep(&self) -> bool {
+        match self.state.compare_exchange(AWAKE, SLEEPING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(_) => {
+                self.consume();
+                false
+            }
+        }
+    }
+
+    /// Takes note of a wake, if there was one: a wait that returns for another reason, or does not block,
+    /// has been woken too. Ends what [`Waker::announce_sleep`] began.
+    pub fn consume(&self) -> bool {
+        // The plain load spares a wait that does not block the locked instruction. It misses at most a wake
+        // that is happening now, which the next wait then finds.
+        self.state.load(Ordering::Relaxed) != AWAKE && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
+    }
+
+    /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
+    /// first call.
+    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(descriptor) = self.descriptor.get() {
+            return Ok(descriptor.as_fd());
+        }
+        let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(self.descriptor.get_or_init(|| made).as_fd())
+    }
+
+    /// Puts another eventfd in the place of the present one, under the same number: in a forked child, which
+    /// shares the present one with its parent.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        let Some(descriptor) = self.descriptor.get() else { return Ok(()) };
+        let other = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        crate::driver::replace_descriptor(descriptor, &other)
+    }
+}
 
 /// Work handed over by other threads.
 #[derive(Debug)]
 pub struct Inbox<T> {
-    _waker: Arc<Waker>,
-    _work: Mutex<Vec<T>>,
+    waker: Arc<Waker>,
+    work: Mutex<Work<T>>,
+    /// Whether there may be something: spares each iteration the lock.
+    filled: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Work<T> {
+    items: Vec<T>,
+    closed: bool,
+}
+
+impl<T> Inbox<T> {
+    /// An empty inbox whose pushes wake through `waker`.
+    pub const fn new(waker: Arc<Waker>) -> Self {
+        Self {
+            waker,
+            work: Mutex::new(Work { items: Vec::new(), closed: false }),
+            filled: AtomicBool::new(false),
+        }
+    }
+
+    /// Hands over an item and wakes the loop. Gives the item back if the inbox is closed.
+    pub fn push(&self, item: T) -> Result<(), T> {
+        let mut work = self.lock();
+        if work.closed {
+            return Err(item);
+        }
+        work.items.push(item);
+        self.filled.store(true, Ordering::Release);
+        drop(work);
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Moves everything to the end of `into`, in the order in which it was pushed.
+    pub fn drain_into(&self, into: &mut Vec<T>) {
+        if self.is_empty() {
+            return;
+        }
+        let mut work = self.lock();
+        self.filled.store(false, Ordering::Relaxed);
+        if into.is_empty() {
+            std::mem::swap(into, &mut work.items);
+        } else {
+            into.append(&mut work.items);
+        }
+    }
+
+    /// Whether there is nothing to drain.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        // Whoever pushes wakes after this is set, so who saw the wake sees it set, and who did not will not
+        // block.
+        !self.filled.load(Ordering::Acquire)
+    }
+
+    /// Calls `visit` for each item, in order, under the lock: it must not push to this inbox.
+    pub fn for_each(&self, mut visit: impl FnMut(&T)) {
+        self.lock().items.iter().for_each(&mut visit);
+    }
+
+    /// Refuses further pushes and returns what was there.
+    pub fn close(&self) -> Vec<T> {
+        let mut work = self.lock();
+        work.closed = true;
+        self.filled.store(false, Ordering::Relaxed);
+        std::mem::take(&mut work.items)
+    }
+
+    /// The waker that pushes wake through.
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work<T>> {
+        // Nothing is left half done when a panic unwinds through one of the short sections above.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,8 +1,30 @@
 //! The extension module `whilst._whilst`: asyncio's interface over `whilst-engine`.
+
+mod errors;
+mod event_loop;
+mod ffi;
+mod handle;
+mod transport;
+
 use pyo3::prelude::*;
 
-/// asyncio's event loop, in Rust.
+/// asyncio's event loop, in Rust: the parts that `whilst.Loop` is made of.
 #[pymodule(gil_used = false)]
 fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<event_loop::LoopCore>()?;
+    event_loop::scheduling::add_methods(py)?;
+    event_loop::tasks::add_methods(py)?;
+    ffi::class::make::<handle::Handle>(module)?;
+    ffi::class::make::<handle::TimerHandle>(module)?;
+    ffi::class::make::<transport::stream::Stream>(module)?;
+    module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(available_drivers, module)?)
+}
+
+/// Return the names of the drivers that this machine has, the one that is chosen by default first.
+#[pyfunction]
+fn available_drivers() -> Vec<&'static str> {
+    whilst_engine::driver::available()
 }

@@ -1,18 +1,29 @@
 //! Operations in, completions out.
 //!
-//! One interface, [`Driver`], over two backends, a file each: `uring` and `epoll`. The caller names each operation
-//! by a [`Key`] of its own, which every completion of the operation carries, and gets an [`Operation`] back by
-//! which it can cancel.
+//! One interface, [`Driver`], over two backends, a file each: `uring` and `epoll`. The caller names each
+//! operation by a [`Key`] of its own, which every completion of the operation carries, and gets an
+//! [`Operation`] back by which it can cancel.
+
+mod buffers;
+mod epoll;
+mod operations;
+mod origin;
+mod sys;
+mod uring;
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::buffers::Chunk;
+use self::epoll::Epoll;
+use self::origin::Origin;
+use self::uring::Uring;
 use crate::inbox::Waker;
 
-/// The caller's name for an operation; carried by each of its completions. The driver does not interpret it, nor
-/// does it ask that keys be unique: a caller that reuses slots puts a generation into the key and drops
+/// The caller's name for an operation; carried by each of its completions. The driver does not interpret it,
+/// nor does it ask that keys be unique: a caller that reuses slots puts a generation into the key and drops
 /// completions whose key is out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u64);
@@ -39,41 +50,49 @@ pub enum Interest {
 pub unsafe trait Payload {
     /// Appends the addresses and lengths of what is to be sent, in order.
     fn slices(&self, into: &mut Vec<libc::iovec>);
-}
 
-/// Received bytes in a buffer of the driver's; dropping it gives the buffer back.
-#[derive(Debug)]
-pub struct Chunk {}
+    /// Whether somebody waits for this send to be done: a writer that was paused, a close that is due after
+    /// it.
+    ///
+    /// It decides what a [`Driver::wait`] does that submits the send and would block. `true`, the safe
+    /// answer: the wait returns as soon as the send is done. `false`: it goes on waiting, in the same system
+    /// call, for something else to happen, and says [`Event::Sent`] then. That is what saves a system call
+    /// for each answer of a server; a send that fails or comes out short ends the wait in either case.
+    fn awaited(&self) -> bool {
+        true
+    }
+}
 
 /// What a [`Driver::receive`] has to say.
 #[derive(Debug)]
 pub enum Received {
     /// Bytes, already out of the kernel (`io_uring`). Never empty.
     Data(Chunk),
-    /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the stream or
-    /// an error (`epoll`). Said again at the next wait for as long as something is left.
+    /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the
+    /// stream or an error (`epoll`). Said again at the next wait for as long as something is left.
     Waiting,
     /// The peer has shut down its sending side. The operation is over.
     End,
     /// The receive failed. The operation is over.
     Failed(io::Error),
-    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`].
+    /// The operation was cancelled and nothing more will come. Only after [`Driver::cancel`], and only where
+    /// neither [`Received::End`] nor [`Received::Failed`] came first.
     Stopped,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event<P> {
-    /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays so and
-    /// the watch is not cancelled.
+    /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays
+    /// so and the watch is not cancelled.
     Ready,
     /// A receive operation's progress.
     Received(Received),
-    /// A connection was accepted (non-blocking and close-on-exec), or accepting failed. After a failure the operation
-    /// goes on, and fails again at the next wait if its cause lasts: pausing is up to the caller.
+    /// A connection was accepted (non-blocking and close-on-exec), or accepting failed. After a failure the
+    /// operation goes on, and fails again at the next wait if its cause lasts: pausing is up to the caller.
     Accepted(io::Result<OwnedFd>),
-    /// A send is done: how many bytes the kernel took (maybe fewer than all), or why none (`WouldBlock` if there
-    /// was no room). The payload comes back either way.
+    /// A send is done: how many bytes the kernel took (maybe fewer than all), or why none (`WouldBlock` if
+    /// there was no room). The payload comes back either way.
     Sent {
         /// What was to be sent.
         payload: P,
@@ -103,63 +122,316 @@ pub enum Choice {
     Uring,
 }
 
+/// What an operation waits for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    fd: RawFd,
+    key: Key,
+    purpose: Purpose,
+}
+
+/// What is done when the descriptor is ready.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Watch(Interest),
+    Receive,
+    Accept { burst: usize },
+}
+
+impl Purpose {
+    fn interest(self) -> Interest {
+        match self {
+            Self::Watch(interest) => interest,
+            Self::Receive | Self::Accept { .. } => Interest::Readable,
+        }
+    }
+}
+
+/// The drivers that this machine has, by the names that `WHILST_DRIVER` takes, the preferred one first.
+pub fn available() -> Vec<&'static str> {
+    match uring::available() {
+        Ok(()) => vec!["io_uring", "epoll"],
+        Err(_) => vec!["epoll"],
+    }
+}
+
+/// Makes `descriptor` refer to the open file of `other`, close-on-exec.
+pub(crate) fn replace_descriptor(descriptor: &OwnedFd, other: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both numbers are open and owned by who passed them; the first stays owned by its owner.
+    match unsafe { libc::dup3(other.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+impl Choice {
+    /// What `WHILST_DRIVER` means by `name`: a driver, or automatic where it is empty.
+    ///
+    /// # Errors
+    ///
+    /// An unknown name; the message says which ones this machine has.
+    pub fn from_name(name: &str) -> io::Result<Self> {
+        match name {
+            "" => Ok(Self::Automatic),
+            "epoll" => Ok(Self::Epoll),
+            "io_uring" => Ok(Self::Uring),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("unknown driver {name:?}; available here: {}", available().join(", ")),
+            )),
+        }
+    }
+}
+
 /// Submits operations to the kernel and collects their completions.
 pub struct Driver<P> {
-    _waker: Arc<Waker>,
-    _payload: std::marker::PhantomData<P>,
+    waker: Arc<Waker>,
+    choice: Choice,
+    backend: Backend<P>,
+    /// Where the driver was made or last waited.
+    origin: Origin,
+    /// Descriptors of the payload that is being sent.
+    slices: Vec<libc::iovec>,
+}
+
+enum Backend<P> {
+    /// No operation has asked for one.
+    Unmade,
+    Epoll(Epoll),
+    Uring(Box<Uring<P>>),
+}
+
+// SAFETY: what is not `Send` of itself are addresses: of the slices of payloads that the driver owns and
+// that move with it, and of message headers, used within one call.
+unsafe impl<P: Send> Send for Driver<P> {}
+
+impl<P> std::fmt::Debug for Driver<P> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Driver").field("choice", &self.choice).finish_non_exhaustive()
+    }
+}
+
+/// Sends to a socket now, past any driver: how many bytes the kernel took, or `WouldBlock` if it has no room. Only for a
+/// descriptor that has no send under way ([`Driver::send`]).
+pub fn send_now(fd: RawFd, payload: &impl Payload) -> io::Result<usize> {
+    let mut slices = Vec::new();
+    payload.slices(&mut slices);
+    // SAFETY: a payload's slices name readable memory for as long as it lives.
+    unsafe { sys::send(fd, &slices) }
 }
 
 impl<P: Payload> Driver<P> {
-    /// A driver that is woken through `waker`. Makes no system call but, for [`Choice::Uring`], the probe (once a
-    /// process) whether rings are to be had: the backend itself is made when the first operation asks for it.
-    pub fn new(_choice: Choice, _waker: Arc<Waker>) -> io::Result<Self> {
-        todo!()
+    /// A driver that is woken through `waker`. Makes no system call but, for [`Choice::Uring`], the probe
+    /// (once a process) whether rings are to be had: the backend itself is made when the first operation
+    /// asks for it.
+    pub fn new(choice: Choice, waker: Arc<Waker>) -> io::Result<Self> {
+        Origin::watch_forks();
+        if choice == Choice::Uring {
+            uring::available().map_err(|reason| {
+                let message =
+                    format!("the driver \"io_uring\" is not available: {reason}; available here: epoll");
+                io::Error::new(io::ErrorKind::Unsupported, message)
+            })?;
+        }
+        Ok(Self { waker, choice, backend: Backend::Unmade, origin: Origin::here(), slices: Vec::new() })
     }
 
     /// The backend's name as `WHILST_DRIVER` spells it: `"io_uring"` or `"epoll"`.
+    ///
+    /// It may change once with [`Choice::Automatic`], when a ring cannot be made after all (no descriptor or
+    /// memory is left): `epoll` then takes over what is under way.
     pub fn name(&self) -> &'static str {
-        todo!()
+        match &self.backend {
+            Backend::Epoll(_) => "epoll",
+            Backend::Uring(_) => "io_uring",
+            Backend::Unmade if self.prefers_ring() => "io_uring",
+            Backend::Unmade => "epoll",
+        }
     }
 
-    /// Receives from a stream socket, on and on, until the end of the stream, a failure or [`Driver::cancel`].
-    pub fn receive(&mut self, _fd: RawFd, _key: Key) -> io::Result<Operation> {
-        todo!()
+    /// Receives from a stream socket, on and on, until the end of the stream, a failure or
+    /// [`Driver::cancel`].
+    pub fn receive(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::Receive })
     }
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.
-    pub fn accept(&mut self, _fd: RawFd, _burst: usize, _key: Key) -> io::Result<Operation> {
-        todo!()
+    pub fn accept(&mut self, fd: RawFd, burst: usize, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst } })
     }
 
     /// Says [`Event::Ready`] at every wait at which `fd` is ready, until cancelled.
-    pub fn watch(&mut self, _fd: RawFd, _interest: Interest, _key: Key) -> io::Result<Operation> {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// EBADF: `fd` is no open descriptor. EPERM: a file that is always ready, which cannot be waited for (a
+    /// regular file, a directory).
+    pub fn watch(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::Watch(interest) })
     }
 
-    /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event (always
-    /// [`Event::Sent`]) is returned; with `io_uring` it is submitted by the next [`Driver::wait`], which also
-    /// returns its completion: it never outlives that wait.
-    pub fn send(&mut self, _fd: RawFd, _key: Key, _payload: P) -> Option<Event<P>> {
-        todo!()
+    /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event
+    /// (always [`Event::Sent`]) is returned; with `io_uring` it is submitted by the next [`Driver::wait`],
+    /// which also returns its completion: it never outlives that wait.
+    ///
+    /// One send a descriptor at a time: a second one would go out behind a first that came out short. And
+    /// the descriptor must stay open until the completion: the number of a closed one may be another file's
+    /// by then.
+    pub fn send(&mut self, fd: RawFd, key: Key, payload: P) -> Option<Event<P>> {
+        if let Err(error) = self.make_backend() {
+            return Some(Event::Sent { payload, result: Err(error) });
+        }
+        if let Backend::Uring(uring) = &mut self.backend {
+            uring.send(fd, key, payload);
+            return None;
+        }
+        self.slices.clear();
+        payload.slices(&mut self.slices);
+        // SAFETY: the payload vouches for its slices for as long as it lives, which is until it is returned.
+        let result = unsafe { sys::send(fd, &self.slices) };
+        Some(Event::Sent { payload, result })
     }
 
-    /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation may
-    /// still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`] (what the
-    /// kernel had received is handed over before it). Unknown and finished operations are ignored.
-    pub fn cancel(&mut self, _operation: Operation) {
-        todo!()
+    /// The payloads that the driver owns: of sends that no wait has submitted yet.
+    pub fn payloads(&self) -> impl Iterator<Item = &P> {
+        let uring = match &self.backend {
+            Backend::Uring(uring) => Some(uring),
+            Backend::Unmade | Backend::Epoll(_) => None,
+        };
+        uring.into_iter().flat_map(|uring| uring.payloads())
     }
 
-    /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed its
-    /// port can be bound again and its peer sees the end.
-    pub fn cancel_now(&mut self, _operation: Operation) -> io::Result<()> {
-        todo!()
+    /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation
+    /// may still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`]
+    /// (what the kernel had received is handed over before it). Unknown and finished operations are ignored.
+    pub fn cancel(&mut self, operation: Operation) {
+        match &mut self.backend {
+            Backend::Unmade => {}
+            Backend::Epoll(epoll) => epoll.cancel(operation),
+            Backend::Uring(uring) => uring.cancel(operation),
+        }
     }
 
-    /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end) when
-    /// nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then maybe with
-    /// nothing.
-    pub fn wait(&mut self, _timeout: Option<Duration>, _completions: &mut Vec<Completion<P>>) -> io::Result<()> {
-        todo!()
+    /// As [`Driver::cancel`], and when it returns the kernel has let go of the descriptor: once it is closed
+    /// its port can be bound again and its peer sees the end.
+    ///
+    /// With `io_uring` and in another thread than the one that waited last, the kernel lets go some time
+    /// after (it took milliseconds where it was measured), unless the driver was detached:
+    /// [`Driver::detach`].
+    pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
+        match &mut self.backend {
+            Backend::Unmade => Ok(()),
+            Backend::Epoll(epoll) => {
+                epoll.cancel(operation);
+                Ok(())
+            }
+            Backend::Uring(uring) => uring.cancel_now(operation),
+        }
+    }
+
+    /// Makes the kernel let go of all operations, which go on at the next wait, in whichever thread that is.
+    /// Nothing that comes in meanwhile is lost.
+    ///
+    /// For the end of a run in a thread that will not run the driver again, because a ring can be taken
+    /// apart at once only in its own thread. A driver that changes threads without it works as well, but the
+    /// kernel lets go of what the old ring had under way some time later. With `epoll` it does nothing.
+    pub fn detach(&mut self) -> io::Result<()> {
+        match &mut self.backend {
+            Backend::Unmade | Backend::Epoll(_) => Ok(()),
+            Backend::Uring(uring) => uring.detach(),
+        }
+    }
+
+    /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end)
+    /// when nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then
+    /// maybe with nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses for want of memory or descriptors. Nothing that is under way is lost then,
+    /// but for sends, which have failed.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion<P>>,
+    ) -> io::Result<()> {
+        self.settle()?;
+        match &mut self.backend {
+            Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
+            Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
+            Backend::Uring(uring) => match uring.prepare() {
+                Ok(()) if uring.has_ring() => uring.wait(timeout, &self.waker, completions),
+                Ok(()) => uring.wait_without_ring(timeout, &self.waker, completions),
+                Err(_) if self.choice == Choice::Automatic => self.fall_back(timeout, completions),
+                Err(error) => {
+                    uring.fail_sends(completions);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Goes on with epoll, and waits there.
+    #[cold]
+    fn fall_back(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion<P>>,
+    ) -> io::Result<()> {
+        let Backend::Uring(uring) = &mut self.backend else { return Ok(()) };
+        let mut epoll = match Epoll::new() {
+            Ok(epoll) => epoll,
+            Err(error) => {
+                uring.fail_sends(completions);
+                return Err(error);
+            }
+        };
+        let begin = completions.len();
+        epoll.adopt(uring.dissolve(completions));
+        let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
+        let result = epoll.wait(timeout, &self.waker, completions);
+        self.backend = Backend::Epoll(epoll);
+        result
+    }
+
+    fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
+        self.make_backend()?;
+        match &mut self.backend {
+            Backend::Unmade => unreachable!("made above"),
+            Backend::Epoll(epoll) => epoll.start(waiting),
+            Backend::Uring(uring) => uring.start(waiting),
+        }
+    }
+
+    fn make_backend(&mut self) -> io::Result<()> {
+        if matches!(self.backend, Backend::Unmade) {
+            self.backend = if self.prefers_ring() {
+                Backend::Uring(Box::new(Uring::new()))
+            } else {
+                Backend::Epoll(Epoll::new()?)
+            };
+        }
+        Ok(())
+    }
+
+    fn prefers_ring(&self) -> bool {
+        match self.choice {
+            Choice::Automatic => uring::available().is_ok(),
+            Choice::Epoll => false,
+            Choice::Uring => true,
+        }
+    }
+
+    /// Gives a forked child an eventfd of its own: else it would take the parent's wakes, and the parent its.
+    fn settle(&mut self) -> io::Result<()> {
+        let here = Origin::here();
+        if self.origin.process != here.process {
+            self.waker.renew()?;
+            self.origin = here;
+        }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+"""One measurement's process: `child.py ROW LOOP [OPERATIONS]`.
+
+A row inside one loop prints what it measured, a line of JSON, and the process ends. A server prints its port,
+a line of JSON, and serves until its standard input ends; the line `compute` there starts a thread that
+computes for good. Whatever goes wrong is a line of JSON, too.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import threading
+from typing import Any
+
+from loops import LOOPS
+from rows import ROWS, Inside, Throughput
+
+
+def main() -> None:
+    """Run the row that the command line names."""
+    row, loop = ROWS[sys.argv[1]], LOOPS[sys.argv[2]]
+    settle_allocator()
+    try:
+        if isinstance(row, Inside):
+
+            def import_and_make() -> asyncio.AbstractEventLoop:
+                return loop.factory()()
+
+            new_loop = import_and_make if row.imports else loop.factory()
+            operations = int(sys.argv[3]) if len(sys.argv) > 3 else row.operations
+            measured = row.workload(new_loop, operations)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            say(operations=measured.operations, seconds=measured.seconds, peak_bytes=peak)
+        elif isinstance(row, Throughput):
+            threading.Thread(target=obey, daemon=True).start()
+            row.serve(loop.factory(), lambda port: say(port=port))
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        say(error=": ".join([type(error).__name__, *lines[:1]]))
+        raise
+    finally:
+        # A loop that cannot be closed, or threads that it left, must not keep the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def settle_allocator() -> None:
+    """Bring the C library's allocator into the state that it has in a program which has run for a while.
+
+    glibc maps and unmaps blocks of 128 KiB and more until the first such block is freed whole, which raises
+    the limit (mallopt(3), M_MMAP_THRESHOLD). asyncio receives into blocks of 256 KiB which it then shrinks,
+    so that in a process where nothing has freed a large block each receive costs three system calls more,
+    and in any other none. Which of the two a short program meets is chance, and not what a row is to show.
+    """
+    large = bytearray(4 << 20)
+    del large
+
+
+def say(**values: Any) -> None:
+    """Tell the process that started this one."""
+    print(json.dumps(values), flush=True)
+
+
+def obey() -> None:
+    """Do what standard input says, and end the process with it."""
+    for line in sys.stdin:
+        if line.strip() == "compute":
+            threading.Thread(target=compute, daemon=True).start()
+    os._exit(0)
+
+
+def compute() -> None:
+    """Keep a core busy with Python code, as a thread of a program's own would."""
+    count = 0
+    while True:
+        count += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""TLS with both ends in the one loop, under a certificate that is made for the run."""
+
+import asyncio
+import ssl
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .row import LoopFactory, Measurement, clock, inside, run
+from .sockets import MEBIBYTE, Sink, Source
+from .streams import MESSAGE, pong
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make a context for the server and one for the client, which trusts the server's certificate alone.
+
+    The key is an elliptic curve's, as a site's is today, and is gone when this function returns.
+    """
+    with tempfile.TemporaryDirectory(prefix="whilst-bench-") as directory:
+        key, certificate = Path(directory, "key.pem"), Path(directory, "certificate.pem")
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+        ]
+        command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        command += ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(certificate, key)
+        client = ssl.create_default_context(cafile=str(certificate))
+    return server, client
+
+
+@inside("TLS streams ping-pong, 64 B", operations=5_000, target=1.2)
+def tls_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
+    """A round trip between two tasks that read and write streams over TLS."""
+    server_context, client_context = contexts()
+
+    async def main() -> Measurement:
+        server = await asyncio.start_server(pong, "127.0.0.1", 0, ssl=server_context)
+        host, port = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=client_context, server_hostname="localhost"
+        )
+        start = clock()
+        for _ in range(n):
+            writer.write(MESSAGE)
+            await writer.drain()
+            await reader.readexactly(len(MESSAGE))
+        seconds = clock() - start
+        writer.close()
+        server.close()
+        return Measurement(n, seconds)
+
+    return run(new_loop, main())
+
+
+@inside("bulk TLS, per MiB", operations=128, target=1.2)
+def bulk_tls(new_loop: LoopFactory, n: int) -> Measurement:
+    """Chunks of 256 KiB one way over TLS, from a protocol that minds flow control to one that counts."""
+    server_context, client_context = contexts()
+
+    async def main() -> Measurement:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        server = await loop.create_server(
+            lambda: Sink(n * MEBIBYTE, done), "127.0.0.1", 0, ssl=server_context
+        )
+        host, port = server.sockets[0].getsockname()
+        transport, source = await loop.create_connection(
+            lambda: Source(n * MEBIBYTE), host, port, ssl=client_context, server_hostname="localhost"
+        )
+        start = clock()
+        source.begin()
+        await done
+        seconds = clock() - start
+        transport.close()
+        server.close()
+        return Measurement(n, seconds)
+
+    return run(new_loop, main())
+
+
+@inside("TLS handshake, both ends", operations=300, target=1.0)
+def tls_handshake(new_loop: LoopFactory, n: int) -> Measurement:
+    """A connection made, its handshake done by both ends, and closed; no session is resumed."""
+    server_context, client_context = contexts()
+
+    async def main() -> Measurement:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context)
+        host, port = server.sockets[0].getsockname()
+        start = clock()
+        for _ in range(n):
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, host, port, ssl=client_context, server_hostname="localhost"
+            )
+            transport.abort()
+        seconds = clock() - start
+        server.close()
+        return Measurement(n, seconds)
+
+    return run(new_loop, main())
+
+
+ROWS = (tls_ping_pong, bulk_tls, tls_handshake)

@@ -1,0 +1,99 @@
+//! What cannot be brought about from outside: a ring that cannot be made any more.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+struct Bytes(&'static [u8]);
+
+// SAFETY: static memory.
+unsafe impl Payload for Bytes {
+    fn slices(&self, into: &mut Vec<libc::iovec>) {
+        into.push(libc::iovec { iov_base: self.0.as_ptr().cast_mut().cast(), iov_len: self.0.len() });
+    }
+}
+
+#[test]
+fn goes_on_with_epoll() {
+    if uring::available().is_err() {
+        eprintln!("SKIPPED: this machine gives no ring");
+        return;
+    }
+    let mut driver = Driver::new(Choice::Automatic, Arc::new(Waker::new())).unwrap();
+    assert_eq!(driver.name(), "io_uring");
+    let pair = || UnixStream::pair().unwrap();
+    let ((here, mut there), (watched, mut to_watched), (sending, mut sent)) = (pair(), pair(), pair());
+    let receive = driver.receive(here.as_raw_fd(), Key(1)).unwrap();
+    let watch = driver.watch(watched.as_raw_fd(), Interest::Readable, Key(2)).unwrap();
+    let (cancelled, _other) = pair();
+    let stopped = driver.receive(cancelled.as_raw_fd(), Key(3)).unwrap();
+    let mut completions = Vec::new();
+    let none = Some(Duration::ZERO);
+    driver.wait(none, &mut completions).unwrap();
+    there.write_all(b"first").unwrap();
+    driver.wait(none, &mut completions).unwrap();
+    let [Completion { key: Key(1), event: Event::Received(Received::Data(chunk)) }] = &completions[..] else {
+        panic!("{:?}", completions.len());
+    };
+    assert_eq!(**chunk, *b"first");
+    completions.clear();
+
+    there.write_all(b"second").unwrap();
+    assert!(driver.send(sending.as_raw_fd(), Key(4), Bytes(b"sent")).is_none());
+    assert_eq!(driver.payloads().count(), 1);
+    driver.cancel(stopped);
+    driver.fall_back(none, &mut completions).unwrap();
+    assert_eq!(driver.name(), "epoll");
+    assert_eq!(driver.payloads().count(), 0);
+    let mut sent_bytes = [0; 4];
+    sent.read_exact(&mut sent_bytes).unwrap();
+    assert_eq!(sent_bytes, *b"sent");
+    let mut seen = [false; 3];
+    for Completion { key, event } in completions.drain(..) {
+        match (key, event) {
+            (Key(1), Event::Received(Received::Waiting)) => seen[0] = true,
+            (Key(3), Event::Received(Received::Stopped)) => seen[1] = true,
+            (Key(4), Event::Sent { result: Ok(4), .. }) => seen[2] = true,
+            (key, _) => panic!("{key:?}"),
+        }
+    }
+    assert_eq!(seen, [true; 3]);
+    to_watched.write_all(b"x").unwrap();
+    // The names of before are still good.
+    driver.cancel(receive);
+    driver.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
+    driver.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
+    assert!(completions.iter().any(|completion| matches!(completion.event, Event::Ready)));
+    completions.clear();
+    driver.cancel(watch);
+    driver.wait(none, &mut completions).unwrap();
+    assert!(completions.is_empty());
+}
+
+#[test]
+fn names() {
+    assert_eq!(Choice::from_name("").unwrap(), Choice::Automatic);
+    assert_eq!(Choice::from_name("epoll").unwrap(), Choice::Epoll);
+    assert_eq!(Choice::from_name("io_uring").unwrap(), Choice::Uring);
+    for name in ["kqueue", "EPOLL", " epoll"] {
+        let error = Choice::from_name(name).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let message = error.to_string();
+        assert!(message.contains(&format!("{name:?}")), "{message}");
+        for driver in available() {
+            assert!(message.contains(driver), "{message}");
+        }
+    }
+    assert!(available().contains(&"epoll"));
+    let driver = Driver::<Bytes>::new(Choice::Epoll, Arc::new(Waker::new())).unwrap();
+    assert_eq!(driver.name(), "epoll");
+}
+
+/// What a driver needs to be a member of a loop that threads hand to each other.
+#[test]
+fn is_send() {
+    fn check<T: Send>() {}
+    check::<Driver<Bytes>>();
+    check::<Chunk>();
+}

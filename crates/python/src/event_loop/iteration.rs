@@ -1,0 +1,199 @@
+//! One iteration after another: send, wait, run.
+//!
+//! The order inside of an iteration is CPython's (`BaseEventLoop._run_once`): what was ready before comes first, then what
+//! the wait brought, then the timers that are due; and what is scheduled meanwhile belongs to the next iteration.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use whilst_engine::driver::{Completion, Event};
+
+use super::registry::Source;
+use super::scheduling::now;
+use super::{LoopCore, State, WRONG_THREAD, Work};
+use crate::errors::os_error;
+use crate::ffi::call::check_signals;
+use crate::ffi::class::Object;
+use crate::ffi::imports::Import;
+use crate::handle::{AnyHandle, run};
+use crate::transport::stream::{Stream, StreamWork};
+
+/// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
+const LONGEST_WAIT: f64 = 24.0 * 3600.0;
+
+impl LoopCore {
+    /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
+    pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
+        let core = this.get();
+        let result = loop {
+            if let Err(error) = Self::iterate(this) {
+                break Err(error);
+            }
+            if core.stopping.load(Ordering::Relaxed) {
+                break Ok(());
+            }
+        };
+        // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
+        // go of its descriptors.
+        Self::submit_unsent(this)?;
+        let settled = Self::wait(this, Some(Duration::ZERO));
+        result.and(settled)
+    }
+
+    fn iterate(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let core = this.get();
+        core.take_inbox(py);
+        Self::submit_unsent(this)?;
+        Self::wait(this, core.time_to_wait(py))?;
+        check_signals(py)?;
+        core.take_inbox(py);
+        core.take_due_timers(py);
+        let count = core.state.with(py, |state| state.ready.begin());
+        for _ in 0..count {
+            let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
+            Self::perform(this, work)?;
+        }
+        Ok(())
+    }
+
+    /// How long the wait may block: not at all if there is something to run, else until the next timer.
+    fn time_to_wait(&self, py: Python<'_>) -> Option<Duration> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some(Duration::ZERO);
+        }
+        let until_timer = |state: &mut State| {
+            if !state.ready.is_empty() {
+                return Some(Duration::ZERO);
+            }
+            let seconds = (state.timers.next_deadline()? - now()).clamp(0.0, LONGEST_WAIT);
+            // Rounded up to the nanosecond of the kernel's clocks, so that the timer is due when the wait ends.
+            Some(Duration::from_nanos((seconds * 1e9).ceil() as u64))
+        };
+        self.state.with(py, until_timer)
+    }
+
+    /// Submits what is outstanding, waits, and queues what completed. The GIL is let go only for a wait that may block.
+    fn wait(this: &Bound<'_, Self>, timeout: Option<Duration>) -> PyResult<()> {
+        let py = this.py();
+        let core = this.get();
+        let (driver, mut completions) =
+            core.state.with(py, |state| (state.driver.take(), std::mem::take(&mut state.completions)));
+        let Some(mut driver) = driver else { return Err(PyRuntimeError::new_err(WRONG_THREAD)) };
+        let result = if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            driver.wait(timeout, &mut completions)
+        } else {
+            py.detach(|| driver.wait(timeout, &mut completions))
+        };
+        core.state.with(py, |state| state.driver = Some(driver));
+        for completion in completions.drain(..) {
+            Self::complete(this, completion);
+        }
+        core.state.with(py, |state| state.completions = completions);
+        result.map_err(|error| os_error(py, &error))
+    }
+
+    /// Queues what a completion asks for. Runs no Python code.
+    fn complete(this: &Bound<'_, Self>, completion: Completion<crate::transport::outgoing::Outgoing>) {
+        let py = this.py();
+        let core = this.get();
+        let key = completion.key;
+        match completion.event {
+            Event::Received(received) => {
+                if let Some(stream) = core.stream(py, key) {
+                    Stream::received(&stream, this, received);
+                }
+            }
+            Event::Accepted(accepted) => core.push(py, Work::Accepted(key, accepted)),
+            Event::Ready => {
+                let queue = |state: &mut State| match state.registry.get(key) {
+                    Some(Source::Watch(handle)) => state.ready.push(Work::Handle(handle.clone_ref(py))),
+                    Some(Source::Stream(stream)) => {
+                        state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
+                    }
+                    Some(Source::Acceptor(_)) | None => {}
+                };
+                core.state.with(py, queue);
+            }
+            Event::Sent { payload, result } => {
+                if let Some(stream) = core.stream(py, key) {
+                    Stream::sent(&stream, this, payload, result);
+                }
+            }
+        }
+    }
+
+    /// The open stream transport with this key.
+    fn stream(&self, py: Python<'_>, key: whilst_engine::driver::Key) -> Option<Object<Stream>> {
+        self.state.with(py, |state| match state.registry.get(key) {
+            Some(Source::Stream(stream)) => Some(stream.clone_ref(py)),
+            _ => None,
+        })
+    }
+
+    #[inline]
+    fn perform(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
+        let py = this.py();
+        let core = this.get();
+        match work {
+            Work::Handle(handle) if core.is_debug() => Self::run_watched(this, handle),
+            Work::Handle(handle) => run(py, handle),
+            Work::Timer(timer) => {
+                timer.get().shared().set_key(py, None);
+                if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
+            }
+            Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
+        }
+    }
+
+    /// Runs a handle as debug mode wants it: its like is known while it runs, and reported if it took long.
+    #[cold]
+    fn run_watched<T: AnyHandle>(this: &Bound<'_, Self>, handle: Object<T>) -> PyResult<()> {
+        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_callback");
+        let py = this.py();
+        let core = this.get();
+        if handle.get().shared().is_cancelled(py) {
+            return Ok(());
+        }
+        let current = handle.clone_ref(py).into_any();
+        core.current_handle.with(py, |place| place.replace(current.clone_ref(py)));
+        let start = Instant::now();
+        let result = run(py, handle.clone_ref(py));
+        let seconds = start.elapsed().as_secs_f64();
+        drop(core.current_handle.with(py, Option::take));
+        result?;
+        if seconds >= this.as_any().getattr("slow_callback_duration")?.extract::<f64>()? {
+            REPORT_SLOW.get(py)?.call1((handle.bind(py), seconds))?;
+        }
+        Ok(())
+    }
+
+    /// Hands what the streams have written to the driver.
+    fn submit_unsent(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let core = this.get();
+        let mut streams = core.state.with(py, |state| std::mem::take(&mut state.unsent));
+        for stream in streams.drain(..) {
+            Stream::submit(&stream, this)?;
+        }
+        // The vector goes back for its memory, unless more was written meanwhile.
+        core.state.with(py, |state| {
+            if state.unsent.is_empty() {
+                state.unsent = streams;
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again.
+    pub(super) fn send_unsent_now(this: &Bound<'_, Self>) {
+        let py = this.py();
+        let streams = this.get().state.with(py, |state| std::mem::take(&mut state.unsent));
+        for stream in streams {
+            Stream::send_now(&stream, this);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `stop`, `close`, `is_running`, `is_closed`, debug mode, and the run itself between its set-up and clean-up in Python.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::{LoopCore, this_thread};
+
+#[pymethods]
+impl LoopCore {
+    /// Run callbacks until stop() is called: run_forever() without its set-up and clean-up.
+    fn _run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
+        Self::run_until_stopped(this)
+    }
+
+    /// Note that this thread runs the loop. Raises RuntimeError if one does already, or the loop is closed.
+    fn _enter(&self) -> PyResult<()> {
+        self.check_open()?;
+        self.thread
+            .compare_exchange(0, this_thread(), Ordering::Relaxed, Ordering::Relaxed)
+            .map(drop)
+            .map_err(|_other| PyRuntimeError::new_err("This event loop is already running"))
+    }
+
+    /// Note that no thread runs the loop, and forget that it was told to stop.
+    fn _leave(&self) {
+        self.stopping.store(false, Ordering::Relaxed);
+        self.thread.store(0, Ordering::Relaxed);
+    }
+
+    /// Let go of what the kernel keeps for this thread alone, at the end of a run in a thread that may end: a ring.
+    fn _detach(&self, py: Python<'_>) {
+        self.state.with(py, |state| {
+            if let Some(driver) = state.driver.as_mut() {
+                // What cannot be taken apart now is later, by the driver itself.
+                let _ = driver.detach();
+            }
+        });
+    }
+
+    /// Stop running: the iteration that runs now, or the next one, is the last.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the loop was told to stop and has not yet.
+    #[getter]
+    fn _stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Return True if the loop runs.
+    fn is_running(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) != 0
+    }
+
+    /// Return True if the loop was closed.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Raise RuntimeError if the loop is closed.
+    fn _check_closed(&self) -> PyResult<()> {
+        self.check_open()
+    }
+
+    /// Close the loop's driver and drop what is queued: close() without the parts that are Python's. Returns False if the
+    /// loop was closed before. Raises RuntimeError if it runs.
+    fn _close(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = this.py();
+        let core = this.get();
+        if core.is_running() {
+            return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+        }
+        if core.closed.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        // What was written and not yet sent leaves now, or never.
+        Self::send_unsent_now(this);
+        core.closed.store(true, Ordering::Relaxed);
+        core.drop_contents(py);
+        Ok(true)
+    }
+
+    /// Return True in debug mode.
+    fn get_debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    /// True in debug mode; the name by which CPython's own functions ask.
+    #[getter]
+    fn _debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    /// Turn debug mode on or off, but for the tracking of coroutines' origins.
+    fn _set_debug(&self, enabled: bool) {
+        self.debug.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Raise RuntimeError if another thread runs the loop; the check of debug mode.
+    fn _check_thread(&self) -> PyResult<()> {
+        self.check_this_thread()
+    }
+
+    /// In debug mode, the handle that runs now, else None.
+    #[getter]
+    fn _current_handle(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.current_handle.with(py, |handle| handle.as_ref().map(|handle| handle.clone_ref(py)))
+    }
+}

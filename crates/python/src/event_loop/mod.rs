@@ -1,0 +1,244 @@
+//! `LoopCore`: the part of `whilst.Loop` that runs once a callback or once a packet, a file a group of methods.
+//!
+//! The class `whilst.Loop` is made in Python, of this one, of the methods that are coroutines by nature, and of
+//! `asyncio.AbstractEventLoop`.
+
+pub(crate) mod iteration;
+pub(crate) mod lifecycle;
+pub(crate) mod readiness;
+pub(crate) mod registry;
+pub(crate) mod scheduling;
+pub(crate) mod servers;
+pub(crate) mod tasks;
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use whilst_engine::driver::{Choice, Completion, Driver, Key};
+use whilst_engine::inbox::{Inbox, Waker};
+use whilst_engine::ready::ReadyQueue;
+use whilst_engine::timers::{TimerKey, Timers};
+
+use self::readiness::Watches;
+use self::registry::Registry;
+use crate::ffi::class::Object;
+use crate::ffi::guarded::Guarded;
+use crate::handle::{Handle, TimerHandle};
+use crate::transport::outgoing::Outgoing;
+use crate::transport::stream::{Stream, StreamWork};
+
+/// What one iteration runs.
+pub(crate) enum Work {
+    /// A callback.
+    Handle(Object<Handle>),
+    /// A callback whose time has come.
+    Timer(Object<TimerHandle>),
+    /// A stream transport has something to do of its own.
+    Stream(Object<Stream>, StreamWork),
+    /// A connection was accepted, or accepting failed.
+    Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
+}
+
+/// What the loop's thread works on.
+pub(crate) struct State {
+    pub(crate) ready: ReadyQueue<Work>,
+    pub(crate) timers: Timers<Object<TimerHandle>>,
+    pub(crate) registry: Registry,
+    /// Lent out while the loop waits: who finds none then is on another thread.
+    pub(crate) driver: Option<Driver<Outgoing>>,
+    /// The readers and writers by descriptor.
+    pub(crate) watches: HashMap<RawFd, Watches>,
+    /// The open transports by descriptor, so that `add_reader` cannot take their events away.
+    pub(crate) transports: HashMap<RawFd, Key>,
+    /// The listening sockets by descriptor.
+    pub(crate) acceptors: HashMap<RawFd, Key>,
+    /// The streams that have something to send when the iteration ends.
+    pub(crate) unsent: Vec<Object<Stream>>,
+    /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
+    pub(crate) scratch: Vec<u8>,
+    /// Kept between waits for its memory.
+    completions: Vec<Completion<Outgoing>>,
+}
+
+/// The core of `whilst.Loop`.
+#[pyclass(subclass, frozen, module = "whilst._whilst")]
+pub(crate) struct LoopCore {
+    pub(crate) state: Guarded<State>,
+    inbox: Inbox<Object<Handle>>,
+    /// The thread that runs the loop, 0 for none.
+    thread: AtomicU64,
+    debug: AtomicBool,
+    closed: AtomicBool,
+    stopping: AtomicBool,
+    /// What `set_task_factory` was given.
+    task_factory: Guarded<Option<Py<PyAny>>>,
+    /// In debug mode, the handle that runs now.
+    current_handle: Guarded<Option<Py<PyAny>>>,
+    driver_name: &'static str,
+}
+
+#[pymethods]
+impl LoopCore {
+    /// A loop over the driver that the environment variable `WHILST_DRIVER` names, or the best there is.
+    ///
+    /// Raises `ValueError` if there is no such driver here.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(
+        py: Python<'_>,
+        _args: &Bound<'_, pyo3::types::PyTuple>,
+        _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
+    ) -> PyResult<Self> {
+        let _ = py;
+        let choice = match std::env::var("WHILST_DRIVER") {
+            Ok(name) => Choice::from_name(&name)
+                .map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?,
+            Err(_) => Choice::Automatic,
+        };
+        let waker = Arc::new(Waker::default());
+        let driver = Driver::new(choice, Arc::clone(&waker))
+            .map_err(|error| PyValueError::new_err(format!("WHILST_DRIVER: {error}")))?;
+        let driver_name = driver.name();
+        Ok(Self {
+            state: Guarded::new(State {
+                ready: ReadyQueue::new(),
+                timers: Timers::new(),
+                registry: Registry::default(),
+                driver: Some(driver),
+                watches: HashMap::new(),
+                transports: HashMap::new(),
+                acceptors: HashMap::new(),
+                unsent: Vec::new(),
+                scratch: Vec::new(),
+                completions: Vec::new(),
+            }),
+            inbox: Inbox::new(waker),
+            thread: AtomicU64::new(0),
+            debug: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            task_factory: Guarded::new(None),
+            current_handle: Guarded::new(None),
+            driver_name,
+        })
+    }
+
+    /// The name of the driver underneath: `"io_uring"` or `"epoll"`.
+    #[getter]
+    fn driver(&self, py: Python<'_>) -> &'static str {
+        // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
+        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // A visit that fails ends the traversal; the closures below cannot return early, so they remember.
+        let mut result = Ok(());
+        let mut see = |object: &Py<PyAny>| {
+            if result.is_ok() {
+                result = visit.call(object);
+            }
+        };
+        self.state.try_with(|state| {
+            for work in state.ready.iter() {
+                match work {
+                    Work::Handle(handle) => see(handle.as_py()),
+                    Work::Timer(handle) => see(handle.as_py()),
+                    Work::Stream(stream, work) => {
+                        see(stream.as_py());
+                        work.traverse(&mut see);
+                    }
+                    Work::Accepted(..) => {}
+                }
+            }
+            state.timers.iter().for_each(|timer| see(timer.as_py()));
+            state.registry.traverse(&mut see);
+            state.unsent.iter().for_each(|stream| see(stream.as_py()));
+        });
+        self.inbox.for_each(|handle| see(handle.as_py()));
+        self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
+        self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        result
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.drop_contents(py);
+        drop(self.task_factory.with(py, Option::take));
+        drop(self.current_handle.with(py, Option::take));
+    }
+}
+
+impl LoopCore {
+    /// True in debug mode.
+    #[inline]
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.load(Ordering::Relaxed)
+    }
+
+    /// Raises `RuntimeError` if the loop is closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// Queues work for the next iteration, behind what other threads have sent before: callbacks run in the order in which they
+    /// were scheduled, whoever did.
+    #[inline]
+    pub(crate) fn push(&self, py: Python<'_>, work: Work) {
+        self.take_inbox(py);
+        self.state.with(py, |state| state.ready.push(work));
+    }
+
+    /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.
+    pub(crate) fn with_driver<R>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&mut Driver<Outgoing>) -> R,
+    ) -> PyResult<R> {
+        self.state
+            .with(py, |state| state.driver.as_mut().map(look))
+            .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
+    }
+
+    /// Forgets a timer that was cancelled.
+    pub(crate) fn forget_timer(&self, py: Python<'_>, key: TimerKey) {
+        let timer = self.state.with(py, |state| state.timers.cancel(key));
+        drop(timer);
+    }
+
+    /// Drops all that is queued, registered and under way.
+    fn drop_contents(&self, py: Python<'_>) {
+        let contents = self.state.with(py, |state| {
+            (
+                std::mem::replace(&mut state.ready, ReadyQueue::new()),
+                std::mem::replace(&mut state.timers, Timers::new()),
+                state.registry.drain(),
+                std::mem::take(&mut state.watches),
+                std::mem::take(&mut state.transports),
+                std::mem::take(&mut state.acceptors),
+                std::mem::take(&mut state.unsent),
+                state.driver.take(),
+            )
+        });
+        drop(contents);
+        drop(self.inbox.close());
+    }
+}
+
+/// What CPython says in debug mode when a loop is used from another thread (`BaseEventLoop._check_thread`).
+pub(crate) const WRONG_THREAD: &str =
+    "Non-thread-safe operation invoked on an event loop other than the current one";
+
+/// This thread's name: never 0, and no other thread's while this one lives.
+#[inline]
+pub(crate) fn this_thread() -> u64 {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark).addr() as u64)
+}

@@ -1,0 +1,216 @@
+//! `add_reader`, `add_writer` and their removal.
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use whilst_engine::driver::{Interest, Key, Operation};
+
+use super::LoopCore;
+use super::registry::Source;
+use crate::errors::os_error;
+use crate::ffi::class::Object;
+use crate::handle::{Callback, Handle, cancel_handle, new_handle};
+
+/// What is watched of one descriptor.
+#[derive(Default)]
+pub(crate) struct Watches {
+    reader: Option<Watch>,
+    writer: Option<Watch>,
+}
+
+struct Watch {
+    key: Key,
+    operation: Operation,
+}
+
+impl Watches {
+    fn place(&mut self, interest: Interest) -> &mut Option<Watch> {
+        match interest {
+            Interest::Readable => &mut self.reader,
+            Interest::Writable => &mut self.writer,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.reader.is_none() && self.writer.is_none()
+    }
+}
+
+#[pymethods]
+impl LoopCore {
+    /// Call callback(*args) whenever fd can be read.
+    ///
+    /// Raises ValueError for what is no descriptor, RuntimeError if the descriptor belongs to a transport, OSError if it cannot be
+    /// polled (a regular file).
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_reader(
+        this: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        let fd = Self::free_descriptor(this, fd)?;
+        Self::watch(this, fd, Interest::Readable, callback, args).map(drop)
+    }
+
+    /// Stop watching fd for being readable. Returns False if it was not watched.
+    fn remove_reader(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let fd = Self::free_descriptor(this, fd)?;
+        Self::unwatch(this, fd, Interest::Readable)
+    }
+
+    /// Call callback(*args) whenever fd can be written. Raises as add_reader() does.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_writer(
+        this: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        let fd = Self::free_descriptor(this, fd)?;
+        Self::watch(this, fd, Interest::Writable, callback, args).map(drop)
+    }
+
+    /// Stop watching fd for being writable. Returns False if it was not watched.
+    fn remove_writer(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let fd = Self::free_descriptor(this, fd)?;
+        Self::unwatch(this, fd, Interest::Writable)
+    }
+
+    /// As add_reader(), returning the Handle, also for a transport's descriptor.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader(
+        this: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        Self::watch(this, descriptor(fd)?, Interest::Readable, callback, args)
+    }
+
+    /// As remove_reader(), also for a transport's descriptor.
+    fn _remove_reader(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::unwatch(this, descriptor(fd)?, Interest::Readable)
+    }
+
+    /// As add_writer(), returning the Handle, also for a transport's descriptor.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_writer(
+        this: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        Self::watch(this, descriptor(fd)?, Interest::Writable, callback, args)
+    }
+
+    /// As remove_writer(), also for a transport's descriptor.
+    fn _remove_writer(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::unwatch(this, descriptor(fd)?, Interest::Writable)
+    }
+
+    /// Raise RuntimeError if fd belongs to an open transport.
+    fn _ensure_fd_no_transport(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::free_descriptor(this, fd).map(drop)
+    }
+}
+
+/// The descriptor that `fd` is, or has (`fileno()`).
+pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let invalid =
+        || -> PyResult<PyErr> { Ok(PyValueError::new_err(format!("Invalid file object: {}", fd.repr()?))) };
+    if let Ok(number) = fd.extract::<RawFd>() {
+        return Ok(number);
+    }
+    let number = fd.call_method0("fileno").and_then(|number| number.extract::<RawFd>());
+    match number {
+        Ok(number) => Ok(number),
+        Err(_) => Err(invalid()?),
+    }
+}
+
+impl LoopCore {
+    /// The descriptor behind `fd`, which must not belong to an open transport.
+    fn free_descriptor(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+        let py = this.py();
+        let number = descriptor(fd)?;
+        let transport = this.get().state.with(py, |state| {
+            let key = *state.transports.get(&number)?;
+            match state.registry.get(key) {
+                Some(Source::Stream(stream)) => Some(stream.clone_ref(py)),
+                _ => None,
+            }
+        });
+        match transport {
+            Some(transport) if !transport.get().is_closing(py) => Err(PyRuntimeError::new_err(format!(
+                "File descriptor {} is used by transport {}",
+                fd.repr()?,
+                transport.bind(py).repr()?
+            ))),
+            _ => Ok(number),
+        }
+    }
+
+    fn watch(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        callback: &Bound<'_, PyAny>,
+        arguments: &Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = this.py();
+        let core = this.get();
+        core.check_open()?;
+        if fd < 0 {
+            return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+        }
+        let callback = Callback::from_tuple(callback, arguments)?;
+        let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
+        // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
+        // its number given to another file.
+        Self::unwatch(this, fd, interest)?;
+        let key = core.state.with(py, |state| state.registry.insert(Source::Watch(handle.clone_ref(py))));
+        let operation = core
+            .with_driver(py, |driver| driver.watch(fd, interest, key))
+            .and_then(|result| result.map_err(|error| os_error(py, &error)));
+        match operation {
+            Ok(operation) => {
+                core.state.with(py, |state| {
+                    *state.watches.entry(fd).or_default().place(interest) = Some(Watch { key, operation });
+                });
+                Ok(handle.into_any())
+            }
+            Err(error) => {
+                drop(core.state.with(py, |state| state.registry.remove(key)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a watch; its callback is cancelled. `false` if there was none.
+    fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
+        let py = this.py();
+        let core = this.get();
+        let watch = core.state.with(py, |state| {
+            let watches = state.watches.get_mut(&fd)?;
+            let watch = watches.place(interest).take()?;
+            if watches.is_empty() {
+                state.watches.remove(&fd);
+            }
+            Some((state.registry.remove(watch.key), watch.operation))
+        });
+        let Some((source, operation)) = watch else { return Ok(false) };
+        // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
+        if let Some(Err(error)) =
+            core.state.with(py, |state| Some(state.driver.as_mut()?.cancel_now(operation)))
+        {
+            return Err(os_error(py, &error));
+        }
+        if let Some(Source::Watch(handle)) = source {
+            cancel_handle(py, &handle)?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,93 @@
+//! Who is told when an operation of the driver completes.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use whilst_engine::driver::Key;
+
+use super::servers::Acceptor;
+use crate::ffi::class::Object;
+use crate::handle::Handle;
+use crate::transport::stream::Stream;
+
+/// Who is told of a completion.
+pub(crate) enum Source {
+    /// A callback of `add_reader` or `add_writer`.
+    Watch(Object<Handle>),
+    /// A stream transport.
+    Stream(Object<Stream>),
+    /// A listening socket.
+    Acceptor(Arc<Acceptor>),
+}
+
+impl Source {
+    fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
+        match self {
+            Self::Watch(handle) => visit(handle.as_py()),
+            Self::Stream(stream) => visit(stream.as_py()),
+            Self::Acceptor(acceptor) => acceptor.traverse(visit),
+        }
+    }
+}
+
+/// Sources by key. A key carries its slot's generation, so that a completion which comes after its source has gone finds
+/// nothing, whoever has the slot by then.
+#[derive(Default)]
+pub(crate) struct Registry {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    source: Option<Source>,
+}
+
+impl Registry {
+    pub(crate) fn insert(&mut self, source: Source) -> Key {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer sources than descriptors")
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.source = Some(source);
+        Key(u64::from(slot.generation) << 32 | u64::from(index))
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&Source> {
+        let slot = self.slots.get(key.0 as u32 as usize)?;
+        if slot.generation == (key.0 >> 32) as u32 { slot.source.as_ref() } else { None }
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Source> {
+        let index = key.0 as u32;
+        let slot = self.slots.get_mut(index as usize)?;
+        if slot.generation != (key.0 >> 32) as u32 {
+            return None;
+        }
+        let source = slot.source.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        Some(source)
+    }
+
+    /// Empties the registry, keeping the generations.
+    pub(crate) fn drain(&mut self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(source) = slot.source.take() {
+                slot.generation = slot.generation.wrapping_add(1);
+                self.free.push(index as u32);
+                sources.push(source);
+            }
+        }
+        sources
+    }
+
+    pub(crate) fn traverse(&self, mut visit: impl FnMut(&Py<PyAny>)) {
+        for source in self.slots.iter().filter_map(|slot| slot.source.as_ref()) {
+            source.traverse(&mut visit);
+        }
+    }
+}

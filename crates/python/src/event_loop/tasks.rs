@@ -1,0 +1,153 @@
+//! `create_future`, `create_task` and the task factory.
+//!
+//! Futures and tasks are CPython's own, looked up in `asyncio.futures` and `asyncio.tasks` at each call.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::LoopCore;
+use crate::fast_method;
+use crate::ffi::arguments::Arguments;
+use crate::ffi::call::call_keywords;
+use crate::ffi::class::add_fast_methods;
+use crate::ffi::imports::{Import, LateImport};
+
+/// Adds the methods of this file to the class.
+pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
+    add_fast_methods::<LoopCore>(
+        py,
+        vec![
+            fast_method!(
+                LoopCore,
+                "create_future",
+                create_future,
+                "create_future($self)\n--\n\nReturn an asyncio.Future attached to the loop."
+            ),
+            fast_method!(
+                LoopCore,
+                "create_task",
+                create_task,
+                "create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
+                 Schedule a coroutine. Returns a Task, made by the task factory if one is set."
+            ),
+        ],
+    )
+}
+
+/// The tuple `("loop",)`.
+fn loop_keyword(py: Python<'_>) -> PyResult<&Bound<'_, PyTuple>> {
+    static NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+    Ok(NAMES.get_or_try_init(py, || PyTuple::new(py, ["loop"]).map(Bound::unbind))?.bind(py))
+}
+
+/// The tuples `("loop", "name")` and `("loop", "name", "context")`, for the calls that tasks are made with.
+fn task_keywords(py: Python<'_>) -> PyResult<&(Py<PyTuple>, Py<PyTuple>)> {
+    static NAMES: PyOnceLock<(Py<PyTuple>, Py<PyTuple>)> = PyOnceLock::new();
+    NAMES.get_or_try_init(py, || {
+        Ok((
+            PyTuple::new(py, ["loop", "name"])?.unbind(),
+            PyTuple::new(py, ["loop", "name", "context"])?.unbind(),
+        ))
+    })
+}
+
+/// A future of the loop.
+pub(crate) fn new_future<'py>(this: &Bound<'py, LoopCore>) -> PyResult<Bound<'py, PyAny>> {
+    static FUTURE: LateImport = LateImport::new("asyncio.futures", "Future");
+    let py = this.py();
+    call_keywords(&FUTURE.get(py)?, None, loop_keyword(py)?, &[this.as_ptr()])
+}
+
+fn create_future(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    arguments.take("create_future", [], 0)?;
+    Ok(new_future(this)?.unbind())
+}
+
+fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    static TASK: LateImport = LateImport::new("asyncio.tasks", "Task");
+    static FROM_FACTORY: Import = Import::new("whilst._loop.tasks", "from_factory");
+    let py = this.py();
+    let core = this.get();
+    core.check_open()?;
+
+    let mut coroutine = None;
+    let (mut name, mut context, mut others) = (None, None, None);
+    match arguments.len() {
+        0 => {}
+        1 => coroutine = arguments.get(0),
+        count => {
+            return Err(PyTypeError::new_err(format!(
+                "create_task() takes 2 positional arguments but {} were given",
+                count + 1
+            )));
+        }
+    }
+    for (keyword, value) in arguments.keywords() {
+        match keyword.to_str()? {
+            "name" => name = Some(value),
+            "context" => context = Some(value),
+            "coro" if coroutine.is_none() => coroutine = Some(value),
+            _ => {
+                let others = others.get_or_insert_with(|| PyDict::new(py));
+                others.set_item(keyword, value)?;
+            }
+        }
+    }
+    let Some(coroutine) = coroutine else {
+        return Err(PyTypeError::new_err("create_task() missing 1 required positional argument: 'coro'"));
+    };
+
+    if let Some(factory) = core.task_factory.with(py, |factory| factory.as_ref().map(|it| it.clone_ref(py))) {
+        let keywords = others.unwrap_or_else(|| PyDict::new(py));
+        for (keyword, value) in [("name", name), ("context", context)] {
+            if let Some(value) = value {
+                keywords.set_item(keyword, value)?;
+            }
+        }
+        return Ok(FROM_FACTORY.get(py)?.call1((this, factory, coroutine, keywords))?.unbind());
+    }
+
+    let task_class = TASK.get(py)?;
+    if let Some(keywords) = others {
+        keywords.set_item("loop", this)?;
+        keywords.set_item("name", name)?;
+        keywords.set_item("context", context)?;
+        return Ok(task_class.call((coroutine,), Some(&keywords))?.unbind());
+    }
+    let none = py.None();
+    let name = name.map_or_else(|| none.as_ptr(), Bound::as_ptr);
+    let (without_context, with_context) = task_keywords(py)?;
+    let task = match context {
+        Some(context) => call_keywords(
+            &task_class,
+            Some(coroutine),
+            with_context.bind(py),
+            &[this.as_ptr(), name, context.as_ptr()],
+        )?,
+        None => {
+            call_keywords(&task_class, Some(coroutine), without_context.bind(py), &[this.as_ptr(), name])?
+        }
+    };
+    Ok(task.unbind())
+}
+
+#[pymethods]
+impl LoopCore {
+    /// Set what makes tasks: a callable `factory(loop, coro, **kwargs)`, or None for asyncio.Task.
+    fn set_task_factory(&self, py: Python<'_>, factory: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        if factory.as_ref().is_some_and(|factory| !factory.is_callable()) {
+            return Err(PyTypeError::new_err("task factory must be a callable or None"));
+        }
+        let factory = factory.map(Bound::unbind);
+        let before = self.task_factory.with(py, |place| std::mem::replace(place, factory));
+        drop(before);
+        Ok(())
+    }
+
+    /// Return the task factory, or None if the default one is in use.
+    fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.task_factory.with(py, |factory| factory.as_ref().map(|factory| factory.clone_ref(py)))
+    }
+}

@@ -1,0 +1,18 @@
+//! The only place with raw CPython calls.
+//!
+//! What is here, PyO3 does not offer: classes whose base is a class written in Python that has slots (a handle is an
+//! [`asyncio.Handle`], a transport an [`asyncio.Transport`]), calls without tuples, and contexts entered without a
+//! Python call. Everything above it is safe Rust.
+//!
+//! [`asyncio.Handle`]: https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.Handle
+//! [`asyncio.Transport`]: https://docs.python.org/3/library/asyncio-protocol.html#asyncio.Transport
+
+pub(crate) mod arguments;
+pub(crate) mod buffer;
+pub(crate) mod bytes;
+pub(crate) mod call;
+pub(crate) mod class;
+pub(crate) mod descriptor;
+pub(crate) mod guarded;
+pub(crate) mod imports;
+pub(crate) mod stored_arguments;

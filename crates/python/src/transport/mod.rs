@@ -1,0 +1,6 @@
+//! Transports: what carries a protocol's bytes.
+
+pub(crate) mod address;
+pub(crate) mod outgoing;
+pub(crate) mod socket;
+pub(crate) mod stream;

@@ -1,0 +1,37 @@
+//! Sockets between Rust and Python.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+
+use pyo3::prelude::*;
+use rustix::net::RecvFlags;
+
+use crate::ffi::imports::Import;
+
+/// A non-blocking `socket.socket` that owns the descriptor.
+pub(crate) fn into_python(py: Python<'_>, fd: OwnedFd) -> PyResult<Bound<'_, PyAny>> {
+    static SOCKET: Import = Import::new("socket", "socket");
+    // With all of -1, -1, -1 the class asks the kernel for family, type and protocol.
+    let socket = SOCKET.get(py)?.call1((-1, -1, -1, fd.as_raw_fd()))?;
+    // Python's object owns the descriptor from here on.
+    let _ = fd.into_raw_fd();
+    socket.call_method1("setblocking", (false,))?;
+    Ok(socket)
+}
+
+/// Receives what is there, without waiting: `WouldBlock` if nothing is, 0 at the end of the stream.
+pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::recv(fd, &mut *into, RecvFlags::DONTWAIT) {
+            Ok((count, _)) => return Ok(count),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Turns Nagle's algorithm off, as asyncio does for every TCP transport (`base_events._set_nodelay`).
+pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) {
+    // Fails on what is not TCP (a Unix or an SCTP socket), which is fine.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(fd, true);
+}

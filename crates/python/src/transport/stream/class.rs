@@ -1,0 +1,507 @@
+//! `whilst.StreamTransport` as Python sees it.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi as raw;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyType};
+use whilst_engine::driver::Key;
+
+use super::lifecycle::{Descriptor, is_buffered};
+use super::{HIGH_WATER, Stream, StreamWork};
+use crate::event_loop::LoopCore;
+use crate::event_loop::tasks::new_future;
+use crate::ffi::arguments::Arguments;
+use crate::ffi::class::{Class, Instance, Object, Visitor};
+use crate::ffi::imports::Import;
+use crate::{getter, method, repr};
+
+type Answer = PyResult<Py<PyAny>>;
+
+impl Instance for Stream {
+    const NAME: &'static CStr = c"whilst.StreamTransport";
+    const DOC: &'static CStr = c"The transport of a stream socket: an asyncio.Transport.";
+    const OPEN: bool = true;
+    const FINALIZES: bool = true;
+    const REPR: Option<raw::reprfunc> = Some(repr!(Stream, repr));
+
+    fn class() -> &'static Class {
+        static CLASS: Class = Class::new();
+        &CLASS
+    }
+
+    fn base(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+        // An `asyncio.Transport`, and of the kind that asyncio's own code asks for where it looks at flow control.
+        Ok(py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.cast_into()?)
+    }
+
+    fn methods() -> Vec<raw::PyMethodDef> {
+        vec![
+            method!(Stream, "write", write, "Write bytes, without waiting."),
+            method!(Stream, "writelines", write_lines, "Write an iterable of bytes, without waiting."),
+            method!(Stream, "write_eof", write_eof, "Send what is written, then close the writing end."),
+            method!(Stream, "can_write_eof", can_write_eof, "Return True: write_eof() is supported."),
+            method!(Stream, "close", close, "Send what is written, then close the transport."),
+            method!(Stream, "abort", abort, "Close the transport at once; what is not sent is lost."),
+            method!(Stream, "is_closing", is_closing, "Return True if the transport is closed or closing."),
+            method!(
+                Stream,
+                "pause_reading",
+                pause_reading,
+                "Hand nothing to the protocol until resume_reading()."
+            ),
+            method!(Stream, "resume_reading", resume_reading, "Go on after pause_reading()."),
+            method!(Stream, "is_reading", is_reading, "Return True if the transport reads."),
+            method!(Stream, "set_protocol", set_protocol, "Give the transport to another protocol."),
+            method!(Stream, "get_protocol", get_protocol, "Return the protocol."),
+            method!(
+                Stream,
+                "get_extra_info",
+                get_extra_info,
+                "Return 'socket', 'sockname', 'peername' and the like."
+            ),
+            method!(
+                Stream,
+                "get_write_buffer_size",
+                get_write_buffer_size,
+                "Return how many bytes are not sent yet."
+            ),
+            method!(
+                Stream,
+                "get_write_buffer_limits",
+                get_write_buffer_limits,
+                "Return the low-water and the high-water mark, in bytes."
+            ),
+            method!(
+                Stream,
+                "set_write_buffer_limits",
+                set_write_buffer_limits,
+                "Set at how many unsent bytes the protocol is paused, and resumed."
+            ),
+            method!(
+                Stream,
+                "_force_close",
+                force_close,
+                "abort(), with the exception for connection_lost()."
+            ),
+            method!(
+                Stream,
+                "_make_empty_waiter",
+                make_empty_waiter,
+                "Return a future that ends when all is sent."
+            ),
+            method!(
+                Stream,
+                "_reset_empty_waiter",
+                reset_empty_waiter,
+                "Forget the future of _make_empty_waiter()."
+            ),
+        ]
+    }
+
+    fn getters() -> Vec<raw::PyGetSetDef> {
+        vec![
+            getter!(Stream, "_loop", loop_attribute),
+            getter!(Stream, "_protocol", protocol_attribute),
+            getter!(Stream, "_sock", sock_attribute),
+            getter!(Stream, "_sock_fd", sock_fd_attribute),
+            getter!(Stream, "_extra", extra_attribute),
+            getter!(Stream, "_closing", closing_attribute),
+            getter!(Stream, "_conn_lost", conn_lost_attribute),
+            getter!(Stream, "_protocol_paused", protocol_paused_attribute),
+            getter!(Stream, "_start_tls_compatible", start_tls_compatible),
+            getter!(Stream, "_sendfile_compatible", sendfile_compatible),
+        ]
+    }
+
+    fn traverse(&self, visitor: &mut Visitor) {
+        self.state.try_with(|state| {
+            visitor.visit_option(state.event_loop.as_ref());
+            visitor.visit_option(state.protocol.as_ref());
+            visitor.visit_option(state.context.as_ref());
+            visitor.visit_option(state.server.as_ref());
+            visitor.visit_option(state.extra.as_ref());
+            visitor.visit_option(state.empty_waiter.as_ref());
+            if let Some(Descriptor::Python(socket, _)) = &state.descriptor {
+                visitor.visit(socket);
+            }
+        });
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        let references = self.state.with(py, |state| {
+            (
+                state.event_loop.take(),
+                state.protocol.take(),
+                state.context.take(),
+                state.server.take(),
+                state.extra.take(),
+                state.empty_waiter.take(),
+                state.descriptor.take(),
+            )
+        });
+        drop(references);
+    }
+
+    fn finalize(this: &Object<Self>, py: Python<'_>) {
+        Self::abandon(this, py);
+    }
+}
+
+fn none(py: Python<'_>) -> Answer {
+    Ok(py.None())
+}
+
+fn boolean(py: Python<'_>, value: bool) -> Answer {
+    Ok(value.into_pyobject(py)?.to_owned().into_any().unbind())
+}
+
+fn write<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    let [data] = arguments.take("write", ["data"], 1)?;
+    Stream::write(this, py, data.expect("required"))?;
+    none(py)
+}
+
+fn write_lines<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    let [lines] = arguments.take("writelines", ["list_of_data"], 1)?;
+    Stream::write_lines(this, py, lines.expect("required"))?;
+    none(py)
+}
+
+fn write_eof(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("write_eof", [], 0)?;
+    Stream::write_eof(this, py)?;
+    none(py)
+}
+
+fn can_write_eof(_this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("can_write_eof", [], 0)?;
+    boolean(py, true)
+}
+
+fn close(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("close", [], 0)?;
+    Stream::close(this, py)?;
+    none(py)
+}
+
+fn abort(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("abort", [], 0)?;
+    lose(this, py, None)
+}
+
+fn force_close<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    let [exception] = arguments.take("_force_close", ["exc"], 1)?;
+    let exception = exception.filter(|exception| !exception.is_none());
+    lose(this, py, exception.map(|exception| exception.clone().unbind()))
+}
+
+fn lose(this: &Object<Stream>, py: Python<'_>, exception: Option<Py<PyAny>>) -> Answer {
+    let event_loop = this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    if let Some(event_loop) = event_loop {
+        Stream::force_close(this, event_loop.bind(py), exception)?;
+    }
+    none(py)
+}
+
+fn is_closing(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("is_closing", [], 0)?;
+    closing_attribute(this, py)
+}
+
+fn is_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("is_reading", [], 0)?;
+    boolean(py, this.get().state.with(py, |state| state.is_reading()))
+}
+
+/// Says in the log of debug mode what became of reading.
+fn log_debug(this: &Object<Stream>, py: Python<'_>, message: &str) -> PyResult<()> {
+    static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
+    let debug =
+        this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
+    if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
+}
+
+fn pause_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("pause_reading", [], 0)?;
+    if this.get().pause_reading(py) {
+        log_debug(this, py, "%r pauses reading")?;
+    }
+    none(py)
+}
+
+fn resume_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("resume_reading", [], 0)?;
+    if Stream::resume_reading(this, py)? {
+        log_debug(this, py, "%r resumes reading")?;
+    }
+    none(py)
+}
+
+fn set_protocol<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    let [protocol] = arguments.take("set_protocol", ["protocol"], 1)?;
+    let protocol = protocol.expect("required");
+    let buffered = is_buffered(protocol)?;
+    let before = this.get().state.with(py, |state| {
+        state.buffered = buffered;
+        state.protocol.replace(protocol.clone().unbind())
+    });
+    drop(before);
+    none(py)
+}
+
+fn get_protocol(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("get_protocol", [], 0)?;
+    protocol_attribute(this, py)
+}
+
+fn get_write_buffer_size(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("get_write_buffer_size", [], 0)?;
+    let size = this.get().state.with(py, |state| state.outgoing.len());
+    Ok(size.into_pyobject(py)?.into_any().unbind())
+}
+
+fn get_write_buffer_limits(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("get_write_buffer_limits", [], 0)?;
+    let limits = this.get().state.with(py, |state| (state.low_water, state.high_water));
+    Ok(limits.into_pyobject(py)?.into_any().unbind())
+}
+
+/// The marks that follow from those that were given (`_FlowControlMixin._set_write_buffer_limits` in CPython's
+/// `asyncio/transports.py`).
+fn set_write_buffer_limits<'py>(
+    this: &Object<Stream>,
+    py: Python<'py>,
+    arguments: Arguments<'_, 'py>,
+) -> Answer {
+    let given = arguments.take("set_write_buffer_limits", ["high", "low"], 0)?;
+    let [high, low] =
+        given.map(|limit| limit.filter(|limit| !limit.is_none()).map(|limit| limit.extract::<i64>()));
+    let (high, low) = (high.transpose()?, low.transpose()?);
+    let high =
+        high.unwrap_or_else(|| low.map_or(HIGH_WATER.cast_signed() as i64, |low| low.saturating_mul(4)));
+    let low = low.unwrap_or(high.div_euclid(4));
+    let marks = usize::try_from(high).ok().zip(usize::try_from(low).ok()).filter(|(high, low)| high >= low);
+    let Some((high, low)) = marks else {
+        return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));
+    };
+    let event_loop = this.get().state.with(py, |state| {
+        state.high_water = high;
+        state.low_water = low;
+        state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
+    });
+    if let Some(event_loop) = event_loop {
+        Stream::maybe_pause_protocol(this, event_loop.bind(py))?;
+    }
+    none(py)
+}
+
+fn make_empty_waiter(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("_make_empty_waiter", [], 0)?;
+    let (there, event_loop) = this.get().state.with(py, |state| {
+        (state.empty_waiter.is_some(), state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
+    });
+    if there {
+        return Err(PyRuntimeError::new_err("Empty waiter is already set"));
+    }
+    let Some(event_loop) = event_loop else { return Err(PyRuntimeError::new_err("the transport is closed")) };
+    let waiter = new_future(event_loop.bind(py))?;
+    let empty = this.get().state.with(py, |state| {
+        state.empty_waiter = Some(waiter.clone().unbind());
+        state.outgoing.awaited = true;
+        state.outgoing.is_empty()
+    });
+    if empty {
+        waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
+    }
+    Ok(waiter.unbind())
+}
+
+fn reset_empty_waiter(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("_reset_empty_waiter", [], 0)?;
+    drop(this.get().state.with(py, |state| state.empty_waiter.take()));
+    none(py)
+}
+
+fn get_extra_info<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    let [name, default] = arguments.take("get_extra_info", ["name", "default"], 1)?;
+    let found = extra_info(this, py, name.expect("required"))?;
+    Ok(found.or_else(|| default.map(|default| default.clone().unbind())).unwrap_or_else(|| py.None()))
+}
+
+fn extra_info(this: &Object<Stream>, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    let extra = this.get().state.with(py, |state| state.extra.as_ref().map(|extra| extra.clone_ref(py)));
+    if let Some(extra) = extra
+        && let Some(value) = extra.bind(py).get_item(name)?
+    {
+        return Ok(Some(value.unbind()));
+    }
+    let Ok(name) = name.cast::<PyString>() else { return Ok(None) };
+    match name.to_str()? {
+        "socket" => transport_socket(this, py),
+        "sockname" => {
+            let address = this.get().state.with(py, |state| state.names.local.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
+        "peername" => {
+            let address = this.get().state.with(py, |state| state.names.peer.clone());
+            Ok(Some(address.to_python(py)?.unbind()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The dictionary of what `get_extra_info()` finds, made if there is none.
+fn extra_dict<'py>(this: &Object<Stream>, py: Python<'py>) -> Bound<'py, PyDict> {
+    // Made beforehand: making an object may have the garbage collector run code.
+    let fresh = PyDict::new(py).unbind();
+    let extra = this.get().state.with(py, |state| state.extra.get_or_insert(fresh).clone_ref(py));
+    extra.into_bound(py)
+}
+
+/// The `asyncio.trsock.TransportSocket` around the socket, made at the first call and kept among the extra information,
+/// where it is found also after the transport is closed.
+fn transport_socket(this: &Object<Stream>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    static TRANSPORT_SOCKET: Import = Import::new("asyncio.trsock", "TransportSocket");
+    let Some(socket) = python_socket(this, py)? else { return Ok(None) };
+    let wrapped = TRANSPORT_SOCKET.get(py)?.call1((socket,))?;
+    extra_dict(this, py).set_item(intern!(py, "socket"), &wrapped)?;
+    Ok(Some(wrapped.unbind()))
+}
+
+/// The `socket.socket`, made at the first call for an accepted connection.
+fn python_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // Making it runs Python code, so the descriptor is not in its place meanwhile; nobody can look for it there but a signal
+    // handler or another thread, which then finds a transport that is closed.
+    let mut descriptor = this.get().state.with(py, |state| state.descriptor.take());
+    let socket = Descriptor::socket(&mut descriptor, py);
+    this.get().state.with(py, |state| state.descriptor = descriptor);
+    socket
+}
+
+fn loop_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    let event_loop = this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    Ok(event_loop.map_or_else(|| py.None(), Py::into_any))
+}
+
+fn protocol_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    let protocol =
+        this.get().state.with(py, |state| state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
+    Ok(protocol.unwrap_or_else(|| py.None()))
+}
+
+fn sock_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    Ok(python_socket(this, py)?.map_or_else(|| py.None(), Bound::unbind))
+}
+
+fn sock_fd_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    let fd = this.get().state.with(py, |state| state.fd()).unwrap_or(-1);
+    Ok(fd.into_pyobject(py)?.into_any().unbind())
+}
+
+fn extra_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    transport_socket(this, py)?;
+    let extra = extra_dict(this, py);
+    for name in ["sockname", "peername"] {
+        if !extra.contains(name)? {
+            let value = extra_info(this, py, PyString::new(py, name).as_any())?;
+            extra.set_item(name, value)?;
+        }
+    }
+    Ok(extra.into_any().unbind())
+}
+
+fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, this.get().is_closing(py))
+}
+
+fn conn_lost_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    let lost = this.get().state.with(py, |state| state.lost);
+    Ok(lost.into_pyobject(py)?.into_any().unbind())
+}
+
+fn protocol_paused_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, this.get().state.with(py, |state| state.protocol_paused))
+}
+
+fn start_tls_compatible(_this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, true)
+}
+
+/// `asyncio.constants._SendfileMode.TRY_NATIVE`: `loop.sendfile()` may use the system call.
+fn sendfile_compatible(_this: &Object<Stream>, py: Python<'_>) -> Answer {
+    static MODE: Import = Import::new("asyncio.constants", "_SendfileMode");
+    Ok(MODE.get(py)?.getattr(intern!(py, "TRY_NATIVE"))?.unbind())
+}
+
+/// `<StreamTransport fd=7 read=polling write=<idle, bufsize=0>>`, in the manner of CPython's.
+fn repr(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    let text = this.get().state.with(py, |state| {
+        let mut text = String::from("<StreamTransport");
+        if state.descriptor.is_none() {
+            text.push_str(" closed");
+        } else if state.closing {
+            text.push_str(" closing");
+        }
+        if let Some(fd) = state.fd() {
+            let reading = if state.receive.is_some() && !state.receive_stops { "polling" } else { "idle" };
+            let writing = if state.outgoing.is_empty() { "idle" } else { "polling" };
+            let size = state.outgoing.len();
+            text.push_str(&format!(" fd={fd} read={reading} write=<{writing}, bufsize={size}>"));
+        }
+        text + ">"
+    });
+    Ok(PyString::new(py, &text).into_any().unbind())
+}
+
+/// The descriptor and the key of a stream transport that is open.
+fn open_stream(transport: &Bound<'_, PyAny>) -> PyResult<(RawFd, Key)> {
+    Object::<Stream>::from_any(transport)
+        .and_then(|stream| stream.get().state.with(transport.py(), |state| state.fd().zip(state.key)))
+        .ok_or_else(|| PyRuntimeError::new_err("the transport is closed"))
+}
+
+#[pymethods]
+impl LoopCore {
+    /// Let the descriptor of a transport be watched by others until _reclaim_descriptor().
+    fn _lend_descriptor(&self, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (fd, _key) = open_stream(transport)?;
+        self.state.with(transport.py(), |state| state.transports.remove(&fd));
+        Ok(())
+    }
+
+    /// End what _lend_descriptor() began.
+    fn _reclaim_descriptor(&self, transport: &Bound<'_, PyAny>) {
+        // A transport that was closed meanwhile has nothing to reclaim.
+        if let Ok((fd, key)) = open_stream(transport) {
+            self.state.with(transport.py(), |state| state.transports.insert(fd, key));
+        }
+    }
+
+    /// Make a stream transport over a connected, non-blocking socket. The protocol is told in the next iteration, and `waiter`
+    /// is resolved then.
+    #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None))]
+    fn _make_socket_transport(
+        this: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        protocol: Py<PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Py<PyDict>>,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = this.py();
+        this.get().check_open()?;
+        let fd = crate::event_loop::readiness::descriptor(sock)?;
+        if fd < 0 {
+            return Err(PyValueError::new_err("the socket is closed"));
+        }
+        let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
+        let stream =
+            Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
+        Stream::queue(&stream, this, StreamWork::Connect(waiter))?;
+        Ok(stream.into_any())
+    }
+}

@@ -1,0 +1,237 @@
+//! The transport of a connected stream socket.
+//!
+//! Three files hold what it does, by the direction in which bytes go: [`reading`], [`writing`] and, for its beginning and end,
+//! [`lifecycle`]; [`class`] is its face to Python.
+//!
+//! What it promises its protocol, and in which order, is CPython's (`_SelectorSocketTransport` in
+//! `asyncio/selector_events.py`); so are the messages of what it reports.
+
+mod class;
+mod lifecycle;
+mod reading;
+mod writing;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use whilst_engine::driver::{Key, Operation, Received};
+
+use super::address::Address;
+use super::outgoing::Outgoing;
+use crate::event_loop::{LoopCore, Work};
+use crate::ffi::call::in_context;
+use crate::ffi::class::{Attributes, Object};
+use crate::ffi::guarded::Guarded;
+use crate::ffi::imports::Import;
+use crate::handle::ends_the_run;
+
+pub(crate) use self::lifecycle::Descriptor;
+
+/// A stream transport: the class `whilst.StreamTransport`, an `asyncio.Transport`.
+#[repr(C)]
+pub(crate) struct Stream {
+    /// First, where CPython looks for them.
+    attributes: Attributes,
+    pub(crate) state: Guarded<State>,
+}
+
+/// Flow control starts when this many bytes wait to be sent, in bytes, as in asyncio (`FLOW_CONTROL_HIGH_WATER`).
+const HIGH_WATER: usize = 64 * 1024;
+
+pub(crate) struct State {
+    /// `None` once the connection is lost, so that no cycle keeps a dead transport alive.
+    event_loop: Option<Py<LoopCore>>,
+    protocol: Option<Py<PyAny>>,
+    /// The protocol is an `asyncio.BufferedProtocol`.
+    buffered: bool,
+    /// What the protocol's callbacks run in: a copy of the context that the transport was made in.
+    context: Option<Py<PyAny>>,
+    server: Option<Py<PyAny>>,
+    descriptor: Option<Descriptor>,
+    key: Option<Key>,
+    names: Box<Names>,
+    extra: Option<Py<PyDict>>,
+
+    /// `connection_made()` was called, so reading may start.
+    connected: bool,
+    /// `close()`, `abort()` or a failure: no more is read.
+    closing: bool,
+    /// How often somebody has written since `connection_lost()` was scheduled, plus one for that.
+    lost: u32,
+
+    /// `pause_reading()` was called.
+    paused: bool,
+    /// The end of what the peer sends was received.
+    ended: bool,
+    receive: Option<Operation>,
+    /// The receive operation was told to stop; it says when it has.
+    receive_stops: bool,
+    /// What was received and is not delivered: bytes, and the end or a failure behind them.
+    arrived: VecDeque<Received>,
+    /// Something waits in the kernel, which the driver leaves to be read (`epoll`).
+    waiting: bool,
+    /// A delivery is queued.
+    announced: bool,
+
+    outgoing: Outgoing,
+    /// In the loop's list of streams that have something to send.
+    listed: bool,
+    /// The watch for room, while the kernel has none.
+    room: Option<Operation>,
+    /// `write_eof()` was called.
+    eof: bool,
+    /// `pause_writing()` was called on the protocol.
+    protocol_paused: bool,
+    high_water: usize,
+    low_water: usize,
+    /// What `sendfile()` waits on: resolved once everything is sent.
+    empty_waiter: Option<Py<PyAny>>,
+}
+
+/// The addresses of both ends, as they were when the transport was made.
+struct Names {
+    local: Address,
+    peer: Address,
+}
+
+/// What a stream transport has to do of its own, in the loop's order.
+pub(crate) enum StreamWork {
+    /// Call `connection_made()` and wake who waits for the connection.
+    Connect(Option<Py<PyAny>>),
+    /// Hand over what has arrived.
+    Deliver,
+    /// There is room in the kernel again.
+    Writable,
+    /// Everything or enough was sent: go on with what waited for that.
+    Drained,
+    /// A send failed.
+    SendFailed(std::io::Error),
+    /// Call `connection_lost()` with this exception.
+    Lost(Option<Py<PyAny>>),
+}
+
+impl StreamWork {
+    /// Shows the garbage collector what the work refers to.
+    pub(crate) fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
+        match self {
+            Self::Connect(object) | Self::Lost(object) => object.iter().for_each(visit),
+            Self::Deliver | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
+        }
+    }
+}
+
+/// What a call of the protocol needs, taken out of the state.
+struct Audience {
+    protocol: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl Stream {
+    /// Does what the loop's queue held for it.
+    pub(crate) fn perform(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        work: StreamWork,
+    ) -> PyResult<()> {
+        match work {
+            StreamWork::Connect(waiter) => Self::connect(this, event_loop, waiter),
+            StreamWork::Deliver => Self::deliver(this, event_loop),
+            StreamWork::Writable => Self::writable(this, event_loop),
+            StreamWork::Drained => Self::drained(this, event_loop),
+            StreamWork::SendFailed(error) => Self::send_failed(this, event_loop, &error),
+            StreamWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
+        }
+    }
+
+    /// True once the transport was closed or its connection lost.
+    pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.closing)
+    }
+
+    /// Queues work of the stream's. Raises `RuntimeError` if the loop is closed.
+    fn queue(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, work: StreamWork) -> PyResult<()> {
+        let core = event_loop.get();
+        core.check_open()?;
+        let py = event_loop.py();
+        core.push(py, Work::Stream(this.clone_ref(py), work));
+        Ok(())
+    }
+
+    /// Reports what the protocol did wrong, or what went wrong with the connection, and closes it at once
+    /// (`_SelectorTransport._fatal_error`). What ends the run leaves.
+    #[cold]
+    fn fatal_error(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
+        static REPORT: Import = Import::new("whilst._loop.errors", "report_fatal_error");
+        let py = event_loop.py();
+        if ends_the_run(py, &error) {
+            return Err(error);
+        }
+        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
+        let exception = error.into_value(py).into_any();
+        REPORT.get(py)?.call1((event_loop, this.bind(py), protocol, &exception, message))?;
+        Self::force_close(this, event_loop, Some(exception))
+    }
+
+    /// Tells the loop's exception handler of a failure that does not concern the connection.
+    #[cold]
+    fn report(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        error: PyErr,
+        message: &str,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        if ends_the_run(py, &error) {
+            return Err(error);
+        }
+        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
+        let context = PyDict::new(py);
+        context.set_item("message", message)?;
+        context.set_item("exception", error)?;
+        context.set_item("transport", this.bind(py))?;
+        context.set_item("protocol", protocol)?;
+        event_loop.call_method1("call_exception_handler", (context,)).map(drop)
+    }
+}
+
+impl State {
+    fn audience(&self, py: Python<'_>) -> Option<Audience> {
+        Some(Audience {
+            protocol: self.protocol.as_ref()?.clone_ref(py),
+            context: self.context.as_ref()?.clone_ref(py),
+        })
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        self.descriptor.as_ref().map(|descriptor| descriptor.as_fd().as_raw_fd())
+    }
+
+    /// True if the protocol is still the one that `audience` was taken from.
+    fn is_audience(&self, audience: &Audience) -> bool {
+        self.protocol.as_ref().is_some_and(|protocol| protocol.is(&audience.protocol))
+    }
+
+    /// True if reading is what the protocol wants.
+    fn is_reading(&self) -> bool {
+        !self.closing && !self.paused
+    }
+}
+
+impl Audience {
+    /// Runs `body` with the protocol, in its context.
+    #[inline]
+    fn tell<'py, R>(
+        &self,
+        py: Python<'py>,
+        body: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        in_context(self.context.bind(py), || body(self.protocol.bind(py)))
+    }
+}

@@ -1,0 +1,387 @@
+//! Bytes from the peer to the protocol.
+//!
+//! What the receive operation says is noted when it arrives, and delivered in the loop's order.
+//!
+//! How pausing works without losing data: `pause_reading()` only notes it. If something arrives while the note stands, it is
+//! kept and the receive operation is told to stop; `resume_reading()` has it delivered and starts another. A protocol that pauses
+//! and resumes between two packets so costs nothing at all.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use whilst_engine::driver::{Chunk, Received};
+
+use super::lifecycle::cancel;
+use super::{Audience, State, Stream, StreamWork};
+use crate::errors::os_error;
+use crate::event_loop::{LoopCore, Work};
+use crate::ffi::buffer::WritableBuffer;
+use crate::ffi::bytes;
+use crate::ffi::call::call_method;
+use crate::ffi::class::Object;
+use crate::ffi::descriptor;
+use crate::ffi::imports::Import;
+use crate::transport::socket;
+
+/// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
+const MOST: usize = 256 * 1024;
+
+/// What came of filling a protocol's buffer.
+enum Filled {
+    /// So many bytes, and the protocol was told.
+    Bytes(usize),
+    /// The stream has ended.
+    End,
+    /// There was nothing, or something failed, which was dealt with.
+    Nothing,
+}
+
+/// What a delivery has to hand over.
+enum Delivery {
+    /// Bytes that the ring has received.
+    Chunks(Vec<Chunk>),
+    /// Something waits in the kernel.
+    Waiting,
+    /// The end of the stream.
+    End,
+    /// The receive failed.
+    Failed(io::Error),
+}
+
+impl Stream {
+    /// Starts a receive operation, if the protocol wants to read.
+    pub(super) fn start_reading(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let py = event_loop.py();
+        let wanted = this.get().state.with(py, |state| {
+            let wanted = state.connected && state.is_reading() && !state.ended && state.receive.is_none();
+            if wanted { state.fd().zip(state.key) } else { None }
+        });
+        let Some((fd, key)) = wanted else { return Ok(()) };
+        match event_loop.get().with_driver(py, |driver| driver.receive(fd, key))? {
+            Ok(operation) => {
+                this.get().state.with(py, |state| state.receive = Some(operation));
+                Ok(())
+            }
+            Err(error) => {
+                let error = os_error(py, &error);
+                Self::fatal_error(this, event_loop, error, "Fatal read error on socket transport")
+            }
+        }
+    }
+
+    /// Takes note of what the receive operation says. Runs no Python code: the delivery is queued.
+    pub(crate) fn received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, received: Received) {
+        let py = event_loop.py();
+        let announce = this.get().state.with(py, |state| state.receive(received));
+        if announce {
+            event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Deliver));
+        }
+    }
+
+    /// Hands what has arrived to the protocol, one `data_received()` at the most, and the end of the stream in an iteration of
+    /// its own.
+    ///
+    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before the next one, before
+    /// `eof_received()` and before `connection_lost()`; and programs rely on it (aiohttp's server starts a request's handler in
+    /// between). A ring may have received several packets and the end in one go.
+    pub(super) fn deliver(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let py = event_loop.py();
+        let (delivery, stop) = this.get().state.with(py, |state| {
+            state.announced = false;
+            if state.closing {
+                state.arrived.clear();
+                return (None, None);
+            }
+            if state.paused {
+                // What has arrived is kept, what waits in the kernel can wait there.
+                state.waiting = false;
+                return (None, state.stop_receiving());
+            }
+            let delivery = state.next_delivery();
+            (
+                delivery
+                    .zip(state.audience(py))
+                    .map(|(delivery, audience)| (delivery, audience, state.buffered)),
+                None,
+            )
+        });
+        cancel(event_loop, stop);
+        if let Some((delivery, audience, buffered)) = delivery {
+            match delivery {
+                Delivery::Chunks(chunks) if buffered => {
+                    Self::fill_buffers(this, event_loop, &audience, chunks)?
+                }
+                Delivery::Chunks(chunks) => {
+                    let data = match chunks.as_slice() {
+                        [chunk] => PyBytes::new(py, chunk),
+                        _ => bytes::concat(py, &chunks)?,
+                    };
+                    // The driver has its buffers back before the protocol takes its time.
+                    drop(chunks);
+                    Self::data_received(this, event_loop, &audience, &data)?;
+                }
+                Delivery::Waiting => Self::read(this, event_loop, &audience, buffered)?,
+                Delivery::End => Self::end_received(this, event_loop, &audience)?,
+                Delivery::Failed(error) => Self::read_failed(this, event_loop, &error)?,
+            }
+        }
+        let announce = this.get().state.with(py, |state| state.is_reading() && state.announce());
+        if announce {
+            return Self::queue(this, event_loop, StreamWork::Deliver);
+        }
+        Self::start_reading(this, event_loop)
+    }
+
+    /// Copies what has arrived into the buffers that the protocol gives, for as long as it wants to read; what is left then is
+    /// kept.
+    fn fill_buffers(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let mut chunks = chunks.into_iter();
+        while let Some(mut chunk) = chunks.next() {
+            while !chunk.is_empty() {
+                // The protocol may have paused or closed the transport, or handed it to another.
+                let goes_on =
+                    this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+                if !goes_on {
+                    this.get().state.with(py, |state| {
+                        let rest = std::iter::once(chunk).chain(chunks).map(Received::Data);
+                        rest.rev().for_each(|received| state.arrived.push_front(received));
+                    });
+                    return Ok(());
+                }
+                let fill = |memory: &mut [u8]| {
+                    let count = chunk.len().min(memory.len());
+                    memory[..count].copy_from_slice(&chunk[..count]);
+                    Ok(count)
+                };
+                match Self::fill_buffer(this, event_loop, audience, fill)? {
+                    Filled::Bytes(count) => chunk.advance(count),
+                    Filled::End | Filled::Nothing => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what waits in the kernel.
+    fn read(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        buffered: bool,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+        let fd = descriptor::borrow(fd);
+        if buffered {
+            let fill = |memory: &mut [u8]| socket::receive(fd, memory);
+            return match Self::fill_buffer(this, event_loop, audience, fill)? {
+                Filled::End => Self::end_received(this, event_loop, audience),
+                Filled::Bytes(_) | Filled::Nothing => Ok(()),
+            };
+        }
+        match event_loop.get().read_bytes(py, fd) {
+            Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
+            Ok(data) => Self::data_received(this, event_loop, audience, &data),
+            Err(error) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    fn read_failed(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, error: &io::Error) -> PyResult<()> {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Ok(());
+        }
+        let error = os_error(event_loop.py(), error);
+        Self::fatal_error(this, event_loop, error, "Fatal read error on socket transport")
+    }
+
+    #[inline]
+    fn data_received(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        data: &Bound<'_, PyBytes>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let name = intern!(py, "data_received");
+        match audience.tell(py, |protocol| call_method(protocol, name, [data.as_any()]).map(drop)) {
+            Ok(()) => Ok(()),
+            Err(error) => Self::fatal_error(
+                this,
+                event_loop,
+                error,
+                "Fatal error: protocol.data_received() call failed.",
+            ),
+        }
+    }
+
+    /// Has bytes put into the buffer that the protocol gives, and tells it how many they are. Failures of the protocol and of
+    /// `fill` are dealt with.
+    fn fill_buffer(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> PyResult<Filled> {
+        let py = event_loop.py();
+        let get_buffer = |protocol: &Bound<'_, PyAny>| {
+            let hint = (-1_i32).into_pyobject(py)?;
+            let buffer = call_method(protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
+            if buffer.len()? == 0 {
+                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+            }
+            WritableBuffer::of(&buffer)
+        };
+        let filled = match audience.tell(py, get_buffer) {
+            // The buffer is let go before the protocol is told, which may want to resize it.
+            Ok(mut buffer) => fill(buffer.bytes(py)),
+            Err(error) => {
+                let message = "Fatal error: protocol.get_buffer() call failed.";
+                return Self::fatal_error(this, event_loop, error, message).map(|()| Filled::Nothing);
+            }
+        };
+        let count = match filled {
+            Ok(0) => return Ok(Filled::End),
+            Ok(count) => count,
+            Err(error) => return Self::read_failed(this, event_loop, &error).map(|()| Filled::Nothing),
+        };
+        let told = audience.tell(py, |protocol| {
+            let count = count.into_pyobject(py)?;
+            call_method(protocol, intern!(py, "buffer_updated"), [count.as_any()]).map(drop)
+        });
+        match told {
+            Ok(()) => Ok(Filled::Bytes(count)),
+            Err(error) => {
+                let message = "Fatal error: protocol.buffer_updated() call failed.";
+                Self::fatal_error(this, event_loop, error, message).map(|()| Filled::Nothing)
+            }
+        }
+    }
+
+    /// The peer sends no more: the protocol says whether it wants to go on sending.
+    fn end_received(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
+        static LOG_END: Import = Import::new("whilst._loop.errors", "log_end_of_stream");
+        let py = event_loop.py();
+        let operation = this.get().state.with(py, |state| {
+            state.ended = true;
+            state.stop_receiving()
+        });
+        cancel(event_loop, operation);
+        if event_loop.get().is_debug() {
+            LOG_END.get(py)?.call1((this.bind(py),))?;
+        }
+        let name = intern!(py, "eof_received");
+        match audience.tell(py, |protocol| call_method(protocol, name, [])?.is_truthy()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Self::close(this, py),
+            Err(error) => Self::fatal_error(
+                this,
+                event_loop,
+                error,
+                "Fatal error: protocol.eof_received() call failed.",
+            ),
+        }
+    }
+
+    /// `pause_reading()`: true if the protocol was reading.
+    pub(super) fn pause_reading(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| {
+            let was_reading = state.is_reading();
+            state.paused |= was_reading;
+            was_reading
+        })
+    }
+
+    /// `resume_reading()`: true if the protocol was not reading.
+    pub(super) fn resume_reading(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
+        let (announce, event_loop) = this.get().state.with(py, |state| {
+            if state.closing || !state.paused {
+                return (false, None);
+            }
+            state.paused = false;
+            (state.announce(), state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
+        });
+        let Some(event_loop) = event_loop else { return Ok(false) };
+        let event_loop = event_loop.bind(py);
+        if announce {
+            Self::queue(this, event_loop, StreamWork::Deliver)?;
+        } else {
+            Self::start_reading(this, event_loop)?;
+        }
+        Ok(true)
+    }
+}
+
+impl State {
+    /// Takes note of what the receive operation says; true if a delivery must be queued.
+    fn receive(&mut self, received: Received) -> bool {
+        if !matches!(received, Received::Data(_) | Received::Waiting) {
+            self.receive = None;
+            self.receive_stops = false;
+        }
+        if self.closing || self.ended {
+            return false;
+        }
+        match received {
+            Received::Waiting => self.waiting = true,
+            // Whoever delivers what is left starts another receive operation, if one is wanted.
+            Received::Stopped => return !std::mem::replace(&mut self.announced, true),
+            Received::Data(_) | Received::End | Received::Failed(_) => self.arrived.push_back(received),
+        }
+        self.announce()
+    }
+
+    /// True if there is something to deliver and a delivery must be queued.
+    fn announce(&mut self) -> bool {
+        (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
+    }
+
+    /// Takes what is to be handed over next: all bytes that have arrived, up to what one read takes.
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        let mut chunks = Vec::new();
+        let mut length = 0;
+        while let Some(Received::Data(chunk)) = self.arrived.front()
+            && (chunks.is_empty() || length + chunk.len() <= MOST)
+        {
+            length += chunk.len();
+            if let Some(Received::Data(chunk)) = self.arrived.pop_front() {
+                chunks.push(chunk);
+            }
+        }
+        if !chunks.is_empty() {
+            return Some(Delivery::Chunks(chunks));
+        }
+        match self.arrived.pop_front() {
+            Some(Received::End) => Some(Delivery::End),
+            Some(Received::Failed(error)) => Some(Delivery::Failed(error)),
+            _ => std::mem::take(&mut self.waiting).then_some(Delivery::Waiting),
+        }
+    }
+}
+
+impl LoopCore {
+    /// Reads what waits in the kernel; empty at the end of the stream.
+    fn read_bytes<'py>(&self, py: Python<'py>, fd: BorrowedFd<'_>) -> io::Result<Bound<'py, PyBytes>> {
+        self.state.with(py, |state| {
+            if state.scratch.is_empty() {
+                state.scratch = vec![0; MOST];
+            }
+            let count = socket::receive(fd, &mut state.scratch)?;
+            // Making `bytes` runs no Python code: they are no concern of the garbage collector.
+            Ok(PyBytes::new(py, &state.scratch[..count]))
+        })
+    }
+}

@@ -1,0 +1,365 @@
+//! Bytes from the protocol to the peer.
+//!
+//! What is written during an iteration is gathered and leaves as one vectored send when the iteration ends, in the system call that
+//! waits. Only what goes past the high-water mark is sent at once, so that `pause_writing()` means that the kernel is full and not
+//! that the iteration is not over.
+//!
+//! With either driver a send takes what the kernel has room for and no more, so no send is under way while Python code runs; when
+//! there is no room, the socket is watched until there is.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use rustix::net::Shutdown;
+use whilst_engine::driver::{Event, Interest, send_now};
+
+use super::lifecycle::cancel;
+use super::{State, Stream, StreamWork};
+use crate::errors::os_error;
+use crate::event_loop::{LoopCore, Work};
+use crate::ffi::buffer::snapshot;
+use crate::ffi::call::call_method;
+use crate::ffi::class::Object;
+use crate::ffi::imports::Import;
+use crate::transport::outgoing::Outgoing;
+
+/// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const SILENT_WRITES: u32 = 5;
+
+/// What follows from a write.
+enum Written {
+    /// Nothing more.
+    Done,
+    /// The loop must list the stream as one with something to send.
+    List,
+    /// There is more than the high-water mark: try to send it now.
+    Send,
+    /// The connection is lost, and so are the bytes; somebody should hear of it.
+    Warn,
+}
+
+impl Stream {
+    /// `write()`.
+    pub(super) fn write(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        check_bytes(data)?;
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
+        let piece = snapshot(data)?;
+        if piece.as_bytes().is_empty() {
+            return Ok(());
+        }
+        Self::write_pieces(this, py, [piece])
+    }
+
+    /// `writelines()`.
+    pub(super) fn write_lines(this: &Object<Self>, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        this.get().check_writable(
+            py,
+            "Cannot call writelines() after write_eof()",
+            "unable to writelines; sendfile is in progress",
+        )?;
+        let mut pieces = Vec::new();
+        for line in lines.try_iter()? {
+            let line = line?;
+            check_bytes(&line)?;
+            let piece = snapshot(&line)?;
+            if !piece.as_bytes().is_empty() {
+                pieces.push(piece);
+            }
+        }
+        if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
+    }
+
+    fn check_writable(
+        &self,
+        py: Python<'_>,
+        after_end: &'static str,
+        in_sendfile: &'static str,
+    ) -> PyResult<()> {
+        let (eof, waited) = self.state.with(py, |state| (state.eof, state.empty_waiter.is_some()));
+        if eof {
+            return Err(PyRuntimeError::new_err(after_end));
+        }
+        if waited {
+            return Err(PyRuntimeError::new_err(in_sendfile));
+        }
+        Ok(())
+    }
+
+    fn write_pieces<'py>(
+        this: &Object<Self>,
+        py: Python<'py>,
+        pieces: impl IntoIterator<Item = Bound<'py, PyBytes>>,
+    ) -> PyResult<()> {
+        static WARN: Import = Import::new("whilst._loop.errors", "warn_of_lost_write");
+        let mut pieces = Some(pieces);
+        let written = this.get().state.with(py, |state| {
+            if state.lost > 0 {
+                let warn = state.lost >= SILENT_WRITES;
+                state.lost += 1;
+                return if warn { Written::Warn } else { Written::Done };
+            }
+            pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
+            if state.room.is_some() {
+                Written::Done
+            } else if state.outgoing.len() > state.high_water {
+                Written::Send
+            } else if std::mem::replace(&mut state.listed, true) {
+                Written::Done
+            } else {
+                Written::List
+            }
+        });
+        let Some(event_loop) = this.get().event_loop(py) else { return Ok(()) };
+        let event_loop = event_loop.bind(py);
+        match written {
+            Written::Done => {}
+            Written::List => event_loop.get().state.with(py, |state| state.unsent.push(this.clone_ref(py))),
+            Written::Send => Self::send_now(this, event_loop),
+            Written::Warn => return WARN.get(py)?.call0().map(drop),
+        }
+        Self::maybe_pause_protocol(this, event_loop)
+    }
+
+    /// `write_eof()`: no more is written; the peer is told once all is sent.
+    pub(super) fn write_eof(this: &Object<Self>, py: Python<'_>) -> PyResult<()> {
+        let now = this.get().state.with(py, |state| {
+            if state.closing || state.eof {
+                return false;
+            }
+            state.eof = true;
+            state.outgoing.awaited = true;
+            state.outgoing.is_empty()
+        });
+        if now { this.get().shut_down(py) } else { Ok(()) }
+    }
+
+    fn shut_down(&self, py: Python<'_>) -> PyResult<()> {
+        let result = self.state.with(py, |state| {
+            let descriptor = state.descriptor.as_ref()?;
+            Some(rustix::net::shutdown(descriptor.as_fd(), Shutdown::Write))
+        });
+        match result {
+            Some(Err(error)) => Err(os_error(py, &error.into())),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn event_loop(&self, py: Python<'_>) -> Option<Py<LoopCore>> {
+        self.state.with(py, |state| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
+    }
+
+    /// Hands what was written to the driver, at the end of an iteration.
+    pub(crate) fn submit(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let py = event_loop.py();
+        let taken = this.get().state.with(py, |state| {
+            state.listed = false;
+            if state.lost > 0 || state.outgoing.is_empty() {
+                return None;
+            }
+            let (fd, key) = state.fd().zip(state.key)?;
+            Some((fd, key, state.take_outgoing()))
+        });
+        let Some((fd, key, outgoing)) = taken else { return Ok(()) };
+        let event = event_loop.get().with_driver(py, |driver| driver.send(fd, key, outgoing))?;
+        if let Some(Event::Sent { payload, result }) = event {
+            Self::sent(this, event_loop, payload, result);
+        }
+        Ok(())
+    }
+
+    /// Sends what was written, past the driver, as far as it goes.
+    pub(crate) fn send_now(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) {
+        let py = event_loop.py();
+        let taken = this.get().state.with(py, |state| {
+            if state.lost > 0 || state.outgoing.is_empty() {
+                return None;
+            }
+            Some((state.fd()?, state.take_outgoing()))
+        });
+        if let Some((fd, outgoing)) = taken {
+            let result = send_now(fd, &outgoing);
+            Self::sent(this, event_loop, outgoing, result);
+        }
+    }
+
+    /// Takes note of a send that is done. Runs no Python code: what the protocol must be told of is queued.
+    pub(crate) fn sent(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        mut outgoing: Outgoing,
+        result: io::Result<usize>,
+    ) {
+        let py = event_loop.py();
+        let count = match result {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                drop(outgoing);
+                let room = this.get().state.with(py, |state| state.room.take());
+                cancel(event_loop, room);
+                event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
+                return;
+            }
+        };
+        let done = outgoing.advance(py, count);
+        let (wanted, room, told) = this.get().state.with(py, |state| {
+            // What was written since comes behind.
+            outgoing.awaited |= state.outgoing.awaited;
+            let since = std::mem::replace(&mut state.outgoing, outgoing);
+            state.outgoing.append(since);
+            if state.outgoing.is_empty() {
+                (None, state.room.take(), state.waits_for_empty() || state.wants_resume())
+            } else {
+                let wanted = if state.room.is_none() { state.fd().zip(state.key) } else { None };
+                (wanted, None, state.wants_resume())
+            }
+        });
+        drop(done);
+        cancel(event_loop, room);
+        if told {
+            event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Drained));
+        }
+        if let Some((fd, key)) = wanted {
+            let watched =
+                event_loop.get().with_driver(py, |driver| driver.watch(fd, Interest::Writable, key));
+            match watched {
+                Ok(Ok(operation)) => this.get().state.with(py, |state| state.room = Some(operation)),
+                Ok(Err(error)) => {
+                    event_loop
+                        .get()
+                        .push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
+                }
+                // No driver: the loop is being closed, and what could not be sent now is lost.
+                Err(_closing) => {}
+            }
+        }
+    }
+
+    /// There is room in the kernel again: more is sent at the end of this iteration.
+    pub(super) fn writable(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let py = event_loop.py();
+        let list = this.get().state.with(py, |state| {
+            state.room.is_some() && !state.outgoing.is_empty() && !std::mem::replace(&mut state.listed, true)
+        });
+        if list {
+            event_loop.get().state.with(py, |state| state.unsent.push(this.clone_ref(py)));
+        }
+        Ok(())
+    }
+
+    /// Goes on with what waited for bytes to be sent: the protocol's writing, and what comes after everything is sent.
+    pub(super) fn drained(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
+        let py = event_loop.py();
+        let audience = this.get().state.with(py, |state| {
+            if !state.wants_resume() {
+                return None;
+            }
+            state.protocol_paused = false;
+            state.outgoing.awaited = state.waits_for_empty();
+            state.audience(py)
+        });
+        if let Some(audience) = audience {
+            let name = intern!(py, "resume_writing");
+            if let Err(error) = audience.tell(py, |protocol| call_method(protocol, name, []).map(drop)) {
+                Self::report(this, event_loop, error, "protocol.resume_writing() failed")?;
+            }
+        }
+        // The protocol may have written more.
+        let (waiter, lost, end) = this.get().state.with(py, |state| {
+            if !state.outgoing.is_empty() || state.lost > 0 {
+                return (None, false, false);
+            }
+            let waiter = state.empty_waiter.as_ref().map(|waiter| waiter.clone_ref(py));
+            if state.closing {
+                state.lost += 1;
+            }
+            (waiter, state.closing, state.eof && !state.closing)
+        });
+        if let Some(waiter) = waiter
+            && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
+        {
+            waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
+        }
+        if lost {
+            return Self::connection_lost(this, event_loop, None);
+        }
+        if end { this.get().shut_down(py) } else { Ok(()) }
+    }
+
+    /// A send has failed: the connection is lost.
+    pub(super) fn send_failed(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        error: &io::Error,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let error = os_error(py, error);
+        let waiter = this.get().state.with(py, |state| state.empty_waiter.take());
+        if let Some(waiter) = waiter
+            && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
+        {
+            waiter.call_method1(py, intern!(py, "set_exception"), (error.clone_ref(py),))?;
+        }
+        Self::fatal_error(this, event_loop, error, "Fatal write error on socket transport")
+    }
+
+    /// Tells the protocol to pause if more than the high-water mark waits to be sent.
+    pub(super) fn maybe_pause_protocol(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let protocol = this.get().state.with(py, |state| {
+            if state.protocol_paused || state.outgoing.len() <= state.high_water {
+                return None;
+            }
+            state.protocol_paused = true;
+            state.outgoing.awaited = true;
+            state.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+        });
+        let Some(protocol) = protocol else { return Ok(()) };
+        match call_method(protocol.bind(py), intern!(py, "pause_writing"), []) {
+            Ok(_) => Ok(()),
+            Err(error) => Self::report(this, event_loop, error, "protocol.pause_writing() failed"),
+        }
+    }
+}
+
+impl State {
+    /// Takes what is to be sent for a send, leaving an empty one that is as awaited.
+    fn take_outgoing(&mut self) -> Outgoing {
+        self.outgoing.awaited = self.waits_for_empty() || self.protocol_paused;
+        let awaited = self.outgoing.awaited;
+        std::mem::replace(&mut self.outgoing, Outgoing::empty(awaited))
+    }
+
+    /// Something is to happen once everything is sent.
+    fn waits_for_empty(&self) -> bool {
+        self.closing || self.eof || self.empty_waiter.is_some()
+    }
+
+    /// The protocol was told to pause, and may go on.
+    fn wants_resume(&self) -> bool {
+        self.protocol_paused && self.outgoing.len() <= self.low_water
+    }
+}
+
+/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
+fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    let name = data.get_type().name()?;
+    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
+}

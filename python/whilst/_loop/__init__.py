@@ -1,0 +1,47 @@
+"""The event loop, whole: :class:`Loop`.
+
+What runs once a callback or once a packet is Rust (:class:`whilst._whilst.LoopCore`). What runs once a connection or more
+rarely, and is ``async def`` by nature, is here, a file a group of methods. What has no part in scheduling or I/O is taken
+from CPython's own loop of the interpreter at hand (:mod:`whilst._loop.borrowed`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from whilst._loop.borrowed import Borrowed
+from whilst._loop.lifecycle import Lifecycle
+from whilst._loop.resolving import Resolving
+from whilst._loop.serving import Serving
+from whilst._loop.signals import Signals
+from whilst._loop.sockets import Sockets
+from whilst._loop.transports import Transports
+from whilst._whilst import LoopCore
+
+__all__ = ["Loop", "new_event_loop"]
+
+
+class Loop(
+    LoopCore,
+    Lifecycle,
+    Sockets,
+    Serving,
+    Transports,
+    Resolving,
+    Signals,
+    Borrowed,
+    asyncio.AbstractEventLoop,
+):
+    """asyncio's event loop, in Rust.
+
+    Made without arguments. The environment variable ``WHILST_DRIVER`` (``io_uring`` or ``epoll``) says what it waits on;
+    without it, the best that the machine has. Raises ValueError for a driver that there is not.
+    """
+
+
+Loop.__module__ = "whilst"
+
+
+def new_event_loop() -> Loop:
+    """Return a new event loop; for wherever a ``loop_factory`` is asked for."""
+    return Loop()

@@ -1,0 +1,80 @@
+"""Reports, in CPython's words; what the Rust side calls when something failed."""
+
+from __future__ import annotations
+
+from asyncio import base_events, format_helpers
+from asyncio.log import logger
+from typing import Any
+
+_format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
+_format_callback_source: Any = format_helpers._format_callback_source
+
+
+def report_callback(loop: Any, handle: Any, exception: BaseException) -> None:
+    """Tell the loop's exception handler of a callback that raised (`Handle._run`)."""
+    callback = _format_callback(handle._callback, handle._args)
+    context = {
+        "message": f"Exception in callback {callback}",
+        "exception": exception,
+        "handle": handle,
+    }
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    loop.call_exception_handler(context)
+
+
+def _format_callback(callback: Any, arguments: Any) -> str:
+    try:
+        return str(_format_callback_source(callback, arguments))
+    except TypeError:  # pragma: no cover - CPython's helper, should it want more one day
+        return repr(callback)
+
+
+def report_protocol_callback(loop: Any, protocol: Any, name: str, exception: BaseException) -> None:
+    """Tell the loop's exception handler of a protocol's callback that raised where CPython calls it through a handle."""
+    callback = _format_callback(getattr(protocol, name), ())
+    loop.call_exception_handler(
+        {
+            "message": f"Exception in callback {callback}",
+            "exception": exception,
+            "protocol": protocol,
+        }
+    )
+
+
+def report_fatal_error(
+    loop: Any, transport: Any, protocol: Any, exception: BaseException, message: str
+) -> None:
+    """Report what ended a connection: what the system said in debug mode only, anything else to the exception handler."""
+    if isinstance(exception, OSError):
+        if loop.get_debug():
+            logger.debug("%r: %s", transport, message, exc_info=exception)
+    else:
+        loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exception,
+                "transport": transport,
+                "protocol": protocol,
+            }
+        )
+
+
+def report_slow_callback(handle: Any, seconds: float) -> None:
+    """Warn of a callback that held the loop for long, in debug mode."""
+    logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+
+
+def log_end_of_stream(transport: Any) -> None:
+    """Note the end of what a peer sends, in debug mode."""
+    logger.debug("%r received EOF", transport)
+
+
+def log_debug(message: str, transport: Any) -> None:
+    """Note something about a transport, in debug mode."""
+    logger.debug(message, transport)
+
+
+def warn_of_lost_write() -> None:
+    """Warn of writes to a connection that is lost, as CPython words it."""
+    logger.warning("socket.send() raised exception.")

@@ -1,0 +1,162 @@
+"""Running and closing a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from asyncio import coroutines, events, futures, tasks
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+_T = TypeVar("_T")
+
+
+def _debug_by_default() -> bool:
+    """True with ``python -X dev`` or ``PYTHONASYNCIODEBUG`` set, as for every loop of asyncio."""
+    is_debug_mode: Any = coroutines._is_debug_mode  # type: ignore[attr-defined]
+    return bool(is_debug_mode())
+
+
+class Lifecycle:
+    """``run_forever``, ``run_until_complete``, ``close`` and debug mode."""
+
+    if TYPE_CHECKING:
+        _asyncgen_firstiter_hook: Any
+        _asyncgen_finalizer_hook: Any
+        _set_coroutine_origin_tracking: Any
+        _default_executor: Any
+        _executor_shutdown_called: bool
+        call_soon_threadsafe: Any
+        is_running: Any
+        is_closed: Any
+        get_debug: Any
+        stop: Any
+        _enter: Any
+        _leave: Any
+        _detach: Any
+        _run_until_stopped: Any
+        _check_closed: Any
+        _close: Any
+        _close_signals: Any
+        _set_debug: Any
+
+    #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
+    _thread_id: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_debug(_debug_by_default())
+
+    def __repr__(self) -> str:
+        """Name the loop's state, as CPython's loops do."""
+        return (
+            f"<{self.__class__.__name__} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    def _check_running(self) -> None:
+        if self.is_running():
+            raise RuntimeError("This event loop is already running")
+        if events._get_running_loop() is not None:
+            raise RuntimeError("Cannot run the event loop while another loop is running")
+
+    def run_forever(self) -> None:
+        """Run until stop() is called.
+
+        Raises RuntimeError if the loop is closed, if it runs already, or if another loop runs in this thread; and whatever
+        KeyboardInterrupt or SystemExit a callback raises.
+        """
+        self._check_closed()
+        self._check_running()
+        self._enter()
+        hooks = sys.get_asyncgen_hooks()
+        try:
+            self._thread_id = threading.get_ident()
+            self._set_coroutine_origin_tracking(self.get_debug())
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)  # type: ignore[arg-type]
+            self._run_until_stopped()
+        finally:
+            if self._thread_id != threading.main_thread().ident:
+                # The thread may end before the loop is closed, and then nobody could ask the kernel to let go at once.
+                self._detach()
+            self._thread_id = None
+            self._leave()
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def run_until_complete(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
+        """Run until a future, or a task made of a coroutine, is done. Return its result or raise its exception.
+
+        Raises RuntimeError as run_forever() does, and if the loop is stopped before the future is done.
+        """
+        self._check_closed()
+        self._check_running()
+
+        is_new = not futures.isfuture(future)
+        task: asyncio.Future[_T] = tasks.ensure_future(future, loop=self)  # type: ignore[call-overload]
+        if is_new:
+            # If the future does not complete the exception below says so; the task need not say it again.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.add_done_callback(_stop_loop_of)
+        try:
+            self.run_forever()
+        except:
+            if is_new and task.done() and not task.cancelled():
+                # What the coroutine raised is on its way out; take it, or the task would report that nobody did.
+                task.exception()
+            raise
+        finally:
+            task.remove_done_callback(_stop_loop_of)
+        if not task.done():
+            raise RuntimeError("Event loop stopped before Future completed.")
+        return task.result()
+
+    def close(self) -> None:
+        """Close the loop: drop what is scheduled and shut the executor down, without waiting for it.
+
+        Raises RuntimeError if the loop runs. Closing it again does nothing.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        if self.get_debug():
+            logger.debug("Close %r", self)
+        self._close_signals()
+        self._close()
+        self._executor_shutdown_called = True
+        executor = self._default_executor
+        if executor is not None:
+            self._default_executor = None
+            executor.shutdown(wait=False)
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        """Warn of a loop that was never closed, and close it."""
+        if not self.is_closed():
+            _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+            if not self.is_running():
+                self.close()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Turn debug mode on or off."""
+        self._set_debug(bool(enabled))
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+
+def _stop_loop_of(future: asyncio.Future[Any]) -> None:
+    """Stop the loop of a future that is done, unless what it raised stops the loop itself."""
+    if not future.cancelled():
+        exception = future.exception()
+        if isinstance(exception, (SystemExit, KeyboardInterrupt)):
+            return
+    futures._get_loop(future).stop()  # type: ignore[attr-defined]

@@ -1,0 +1,41 @@
+"""Names to addresses."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+#: An address and a port in figures need no resolver: the C library answers at once.
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+
+class Resolving:
+    """``getaddrinfo``, in a thread only where a name must be looked up."""
+
+    if TYPE_CHECKING:
+        run_in_executor: Any
+        get_debug: Any
+        _getaddrinfo_debug: Any
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """Like socket.getaddrinfo(), without blocking the loop. Raises socket.gaierror if there is no such name."""
+        if self.get_debug():
+            lookup = self._getaddrinfo_debug
+        else:
+            lookup = socket.getaddrinfo
+            if isinstance(host, (str, bytes)) and host and not isinstance(port, (str, bytes)):
+                try:
+                    return lookup(host, port, family, type, proto, flags | _NUMERIC)
+                except (socket.gaierror, UnicodeError):
+                    pass  # A name, or an error that the real look-up words better.
+        found: list[Any] = await self.run_in_executor(None, lookup, host, port, family, type, proto, flags)
+        return found

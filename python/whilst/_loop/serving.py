@@ -1,0 +1,69 @@
+"""What an :class:`asyncio.Server` asks of its loop.
+
+The class itself is CPython's own: its behaviour changed from version to version (``wait_closed``, ``close_clients``), and a
+program expects that of the Python at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+
+class Serving:
+    """Accepting connections for a server."""
+
+    if TYPE_CHECKING:
+        _accept_connections: Any
+        _stop_accepting: Any
+        _make_ssl_transport: Any
+        _unix_server_sockets: dict[socket.socket, int]
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Any = None,
+    ) -> None:
+        """Accept connections on a listening socket, with or without TLS."""
+        wrap = None
+        if sslcontext is not None:
+
+            def wrap(connection: socket.socket) -> None:
+                self._make_ssl_transport(
+                    connection,
+                    protocol_factory(),
+                    sslcontext,
+                    server_side=True,
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+        self._accept_connections(protocol_factory, sock, server, backlog, wrap)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        """Accept no more, close the socket and, from Python 3.13 on, remove a Unix socket's file if it is still ours."""
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = sock.getsockname() if inode is not None else None
+        self._stop_accepting(sock)
+        if path is None:
+            return
+        try:
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, error)
