@@ -259,20 +259,32 @@ impl LoopCore {
 
     /// Drops all that is queued, registered and under way.
     fn drop_contents(&self, py: Python<'_>) {
-        let contents = self.state.with(py, |state| {
+        let (ready, timers, others) = self.state.with(py, |state| {
             (
                 std::mem::replace(&mut state.ready, ReadyQueue::new()),
                 std::mem::replace(&mut state.timers, Timers::new()),
-                state.registry.drain(),
-                std::mem::take(&mut state.watches),
-                std::mem::take(&mut state.transports),
-                std::mem::take(&mut state.acceptors),
-                std::mem::take(&mut state.unsent),
-                state.driver.take(),
+                (
+                    state.registry.drain(),
+                    std::mem::take(&mut state.watches),
+                    std::mem::take(&mut state.transports),
+                    std::mem::take(&mut state.acceptors),
+                    std::mem::take(&mut state.unsent),
+                    state.driver.take(),
+                ),
             )
         });
-        drop(contents);
-        drop(self.inbox.close());
+        let inbox = self.inbox.close();
+        // Somebody may hold these, and from here on nobody shows the collector what they refer to but they themselves.
+        for work in ready.iter() {
+            match work {
+                Work::Handle(handle) => handle.track(py),
+                Work::Timer(timer) => timer.track(py),
+                Work::Stream(..) | Work::Accepted(..) => {}
+            }
+        }
+        timers.iter().for_each(|timer| timer.track(py));
+        inbox.iter().for_each(|handle| handle.track(py));
+        drop((ready, timers, inbox, others));
     }
 }
 
