@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from whilst._loop.borrowed import Borrowed
 
 #: An address and a port in figures need no resolver: the C library answers at once.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-class Resolving:
+class Resolving(Borrowed):
     """``getaddrinfo``, in a thread only where a name must be looked up."""
-
-    if TYPE_CHECKING:
-        run_in_executor: Any
-        get_debug: Any
-        _getaddrinfo_debug: Any
 
     async def getaddrinfo(
         self,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event};
 
 use super::registry::Source;
@@ -17,7 +18,7 @@ use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
-use crate::handle::{AnyHandle, run};
+use crate::handle::{AnyHandle, ends_the_run, run};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
@@ -54,9 +55,22 @@ impl LoopCore {
         let count = core.state.with(py, |state| state.ready.begin());
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
-            Self::perform(this, work)?;
+            Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
         }
         Ok(())
+    }
+
+    /// Tells the loop's exception handler what went wrong in work of the loop's own (a socket that cannot be closed, say): where
+    /// CPython has a callback for it, whose exception goes there, too. What ends the run leaves.
+    #[cold]
+    fn failed(this: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
+        if ends_the_run(this.py(), &error) {
+            return Err(error);
+        }
+        let context = PyDict::new(this.py());
+        context.set_item("message", "Exception in callback of a transport")?;
+        context.set_item("exception", error)?;
+        this.call_method1("call_exception_handler", (context,)).map(drop)
     }
 
     /// How long the wait may block: not at all if there is something to run, else until the next timer.
@@ -87,7 +101,11 @@ impl LoopCore {
         } else {
             py.detach(|| driver.wait(timeout, &mut completions))
         };
-        core.state.with(py, |state| state.driver = Some(driver));
+        core.state.with(py, |state| {
+            // What other threads have cancelled meanwhile.
+            state.cancelled_meanwhile.drain(..).for_each(|operation| driver.cancel(operation));
+            state.driver = Some(driver);
+        });
         for completion in completions.drain(..) {
             Self::complete(this, completion);
         }

@@ -29,10 +29,16 @@ impl LoopCore {
         self.thread.store(0, Ordering::Relaxed);
     }
 
-    /// Let go of what the kernel keeps for this thread alone, at the end of a run in a thread that may end: a ring.
-    fn _detach(&self, py: Python<'_>) {
+    /// Let go of what the kernel keeps for this thread alone, at the end of a run: a ring. `ends`: the thread may end before the
+    /// loop is closed, and then nobody could ask the kernel to let go at once.
+    ///
+    /// With servers it is done in any case. The kernel tells of a new connection only one of those who wait to accept it, and a
+    /// ring that was left to another thread waits for some time yet: it would be told, and the connection never accepted.
+    fn _detach(&self, py: Python<'_>, ends: bool) {
         self.state.with(py, |state| {
-            if let Some(driver) = state.driver.as_mut() {
+            if (ends || !state.acceptors.is_empty())
+                && let Some(driver) = state.driver.as_mut()
+            {
                 // What cannot be taken apart now is later, by the driver itself.
                 let _ = driver.detach();
             }

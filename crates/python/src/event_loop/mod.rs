@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key};
+use whilst_engine::driver::{Choice, Completion, Driver, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -28,7 +28,7 @@ use self::readiness::Watches;
 use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle};
+use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -49,8 +49,8 @@ pub(crate) struct State {
     pub(crate) ready: ReadyQueue<Work>,
     pub(crate) timers: Timers<Object<TimerHandle>>,
     pub(crate) registry: Registry,
-    /// Lent out while the loop waits: who finds none then is on another thread.
-    pub(crate) driver: Option<Driver<Outgoing>>,
+    /// Lent out while the loop waits: who finds none then is on another thread. In a box, since it is large and goes to and fro.
+    pub(crate) driver: Option<Box<Driver<Outgoing>>>,
     /// The readers and writers by descriptor.
     pub(crate) watches: HashMap<RawFd, Watches>,
     /// The open transports by descriptor, so that `add_reader` cannot take their events away.
@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// What other threads have cancelled while the driver was lent out.
+    cancelled_meanwhile: Vec<Operation>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -109,12 +111,13 @@ impl LoopCore {
                 ready: ReadyQueue::new(),
                 timers: Timers::new(),
                 registry: Registry::default(),
-                driver: Some(driver),
+                driver: Some(Box::new(driver)),
                 watches: HashMap::new(),
                 transports: HashMap::new(),
                 acceptors: HashMap::new(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                cancelled_meanwhile: Vec::new(),
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
@@ -132,7 +135,9 @@ impl LoopCore {
     #[getter]
     fn driver(&self, py: Python<'_>) -> &'static str {
         // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
-        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
+        self.state
+            .with(py, |state| state.driver.as_ref().map(|driver| driver.name()))
+            .unwrap_or(self.driver_name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -146,8 +151,8 @@ impl LoopCore {
         self.state.try_with(|state| {
             for work in state.ready.iter() {
                 match work {
-                    Work::Handle(handle) => see(handle.as_py()),
-                    Work::Timer(handle) => see(handle.as_py()),
+                    Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
                         work.traverse(&mut see);
@@ -155,11 +160,11 @@ impl LoopCore {
                     Work::Accepted(..) => {}
                 }
             }
-            state.timers.iter().for_each(|timer| see(timer.as_py()));
+            state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| see(handle.as_py()));
+        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
@@ -203,8 +208,47 @@ impl LoopCore {
         look: impl FnOnce(&mut Driver<Outgoing>) -> R,
     ) -> PyResult<R> {
         self.state
-            .with(py, |state| state.driver.as_mut().map(look))
+            .with(py, |state| state.driver.as_mut().map(|driver| look(driver)))
             .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
+    }
+
+    /// Cancels an operation: now or, where the loop waits and so this is another thread (the garbage collector runs in any, and
+    /// closes transports), as soon as it is awake. Then it is woken.
+    pub(crate) fn cancel(&self, py: Python<'_>, operation: Operation) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits = self.state.with(py, |state| match &mut state.driver {
+            Some(driver) => {
+                driver.cancel(operation);
+                false
+            }
+            None => {
+                state.cancelled_meanwhile.push(operation);
+                true
+            }
+        });
+        if waits {
+            self.inbox.waker().wake();
+        }
+    }
+
+    /// Lists a stream as one with something to send. A loop that waits (so this is another thread) is woken for it; with one
+    /// that is closed the stream sends now, as CPython's transports do.
+    pub(crate) fn list_unsent(this: &Bound<'_, Self>, stream: &Object<Stream>) {
+        let py = this.py();
+        let core = this.get();
+        if core.closed.load(Ordering::Relaxed) {
+            Stream::send_now(stream, this);
+            return;
+        }
+        let waits = core.state.with(py, |state| {
+            state.unsent.push(stream.clone_ref(py));
+            state.driver.is_none()
+        });
+        if waits {
+            core.inbox.waker().wake();
+        }
     }
 
     /// Forgets a timer that was cancelled.

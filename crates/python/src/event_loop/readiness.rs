@@ -168,6 +168,7 @@ impl LoopCore {
         }
         let callback = Callback::from_tuple(callback, arguments)?;
         let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
+        handle.track(py);
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
@@ -190,7 +191,7 @@ impl LoopCore {
     }
 
     /// Ends a watch; its callback is cancelled. `false` if there was none.
-    fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
+    pub(crate) fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
         let py = this.py();
         let core = this.get();
         let watch = core.state.with(py, |state| {
@@ -203,10 +204,10 @@ impl LoopCore {
         });
         let Some((source, operation)) = watch else { return Ok(false) };
         // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
-        if let Some(Err(error)) =
-            core.state.with(py, |state| Some(state.driver.as_mut()?.cancel_now(operation)))
-        {
-            return Err(os_error(py, &error));
+        match core.state.with(py, |state| state.driver.as_mut().map(|driver| driver.cancel_now(operation))) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(os_error(py, &error)),
+            None => core.cancel(py, operation),
         }
         if let Some(Source::Watch(handle)) = source {
             cancel_handle(py, &handle)?;

@@ -109,7 +109,10 @@ impl LoopCore {
         let found = this.get().state.with(this.py(), |state| {
             let key = *state.acceptors.get(&fd)?;
             match state.registry.get(key) {
-                Some(Source::Acceptor(acceptor)) => Some((key, Arc::clone(acceptor))),
+                // The number may be another server's by now, which does accept.
+                Some(Source::Acceptor(acceptor)) if acceptor.operation.with(this.py(), |it| it.is_none()) => {
+                    Some((key, Arc::clone(acceptor)))
+                }
                 _ => None,
             }
         });

@@ -30,7 +30,8 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 "create_task",
                 create_task,
                 "create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
-                 Schedule a coroutine. Returns a Task, made by the task factory if one is set."
+                 Run a coroutine as a task, from the next iteration on. Returns the Task, made by the task factory if one is set.\n\n\
+                 Raises RuntimeError if the loop is closed."
             ),
         ],
     )

@@ -12,6 +12,7 @@ pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod class;
+pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;

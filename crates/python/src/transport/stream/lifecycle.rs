@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyConnectionError, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use whilst_engine::driver::{Driver, Operation};
+use whilst_engine::driver::{Interest, Operation};
 
 use super::{HIGH_WATER, Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
@@ -90,6 +90,10 @@ impl Stream {
             set_nodelay(fd);
         }
         let number = fd.as_raw_fd();
+        // Watches of this number are of a file that was closed without their removal, or are replaced by the transport's own.
+        for interest in [Interest::Readable, Interest::Writable] {
+            LoopCore::unwatch(event_loop, number, interest)?;
+        }
         let buffered = is_buffered(protocol.bind(py))?;
         let stream = Object::new(
             py,
@@ -146,7 +150,6 @@ impl Stream {
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
-        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| state.audience(py));
         if let Some(audience) = audience {
@@ -154,11 +157,24 @@ impl Stream {
             let told = audience.tell(py, |protocol| call_method(protocol, name, [this.bind(py)]).map(drop));
             if let Err(error) = told {
                 if ends_the_run(py, &error) {
+                    // The loop may run again, and the connection is made.
+                    Self::queue(this, event_loop, StreamWork::Connected(waiter))?;
                     return Err(error);
                 }
                 REPORT.get(py)?.call1((event_loop, audience.protocol, name, error))?;
             }
         }
+        Self::connected(this, event_loop, waiter)
+    }
+
+    /// What follows `connection_made()`: starts reading and wakes who waits for the connection.
+    pub(super) fn connected(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        waiter: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
+        let py = event_loop.py();
         this.get().state.with(py, |state| state.connected = true);
         Self::start_reading(this, event_loop)?;
         if let Some(waiter) = waiter {
@@ -316,12 +332,11 @@ impl State {
     }
 }
 
-/// Cancels an operation, if the loop still has a driver.
+/// Cancels an operation, if there is one.
 pub(super) fn cancel(event_loop: &Bound<'_, LoopCore>, operation: Option<Operation>) {
-    let Some(operation) = operation else { return };
-    event_loop.get().state.with(event_loop.py(), |state| {
-        state.driver.as_mut().map(|driver: &mut Driver<Outgoing>| driver.cancel(operation))
-    });
+    if let Some(operation) = operation {
+        event_loop.get().cancel(event_loop.py(), operation);
+    }
 }
 
 /// True for an `asyncio.BufferedProtocol`.

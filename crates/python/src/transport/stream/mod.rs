@@ -100,6 +100,8 @@ struct Names {
 pub(crate) enum StreamWork {
     /// Call `connection_made()` and wake who waits for the connection.
     Connect(Option<Py<PyAny>>),
+    /// Start reading and wake who waits for the connection: what follows `connection_made()`.
+    Connected(Option<Py<PyAny>>),
     /// Hand over what has arrived.
     Deliver,
     /// There is room in the kernel again.
@@ -116,7 +118,9 @@ impl StreamWork {
     /// Shows the garbage collector what the work refers to.
     pub(crate) fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
-            Self::Connect(object) | Self::Lost(object) => object.iter().for_each(visit),
+            Self::Connect(object) | Self::Connected(object) | Self::Lost(object) => {
+                object.iter().for_each(visit)
+            }
             Self::Deliver | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
         }
     }
@@ -137,6 +141,7 @@ impl Stream {
     ) -> PyResult<()> {
         match work {
             StreamWork::Connect(waiter) => Self::connect(this, event_loop, waiter),
+            StreamWork::Connected(waiter) => Self::connected(this, event_loop, waiter),
             StreamWork::Deliver => Self::deliver(this, event_loop),
             StreamWork::Writable => Self::writable(this, event_loop),
             StreamWork::Drained => Self::drained(this, event_loop),

@@ -110,30 +110,46 @@ impl Stream {
             )
         });
         cancel(event_loop, stop);
-        if let Some((delivery, audience, buffered)) = delivery {
-            match delivery {
-                Delivery::Chunks(chunks) if buffered => {
-                    Self::fill_buffers(this, event_loop, &audience, chunks)?
-                }
-                Delivery::Chunks(chunks) => {
-                    let data = match chunks.as_slice() {
-                        [chunk] => PyBytes::new(py, chunk),
-                        _ => bytes::concat(py, &chunks)?,
-                    };
-                    // The driver has its buffers back before the protocol takes its time.
-                    drop(chunks);
-                    Self::data_received(this, event_loop, &audience, &data)?;
-                }
-                Delivery::Waiting => Self::read(this, event_loop, &audience, buffered)?,
-                Delivery::End => Self::end_received(this, event_loop, &audience)?,
-                Delivery::Failed(error) => Self::read_failed(this, event_loop, &error)?,
+        // What ends the run leaves below: the loop may run again, and then what is left is to be delivered.
+        let delivered = match delivery {
+            Some((delivery, audience, buffered)) => {
+                Self::hand_over(this, event_loop, &audience, buffered, delivery)
             }
-        }
+            None => Ok(()),
+        };
         let announce = this.get().state.with(py, |state| state.is_reading() && state.announce());
-        if announce {
-            return Self::queue(this, event_loop, StreamWork::Deliver);
+        let next = if announce {
+            Self::queue(this, event_loop, StreamWork::Deliver)
+        } else {
+            Self::start_reading(this, event_loop)
+        };
+        delivered.and(next)
+    }
+
+    /// Hands one delivery to the protocol.
+    fn hand_over(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        buffered: bool,
+        delivery: Delivery,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match delivery {
+            Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
+            Delivery::Chunks(chunks) => {
+                let data = match chunks.as_slice() {
+                    [chunk] => PyBytes::new(py, chunk),
+                    _ => bytes::concat(py, &chunks)?,
+                };
+                // The driver has its buffers back before the protocol takes its time.
+                drop(chunks);
+                Self::data_received(this, event_loop, audience, &data)
+            }
+            Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
+            Delivery::End => Self::end_received(this, event_loop, audience),
+            Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
         }
-        Self::start_reading(this, event_loop)
     }
 
     /// Copies what has arrived into the buffers that the protocol gives, for as long as it wants to read; what is left then is
@@ -349,14 +365,11 @@ impl State {
         (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
     }
 
-    /// Takes what is to be handed over next: all bytes that have arrived, up to what one read takes.
+    /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would
+    /// arrive faster than they are delivered, without end.)
     fn next_delivery(&mut self) -> Option<Delivery> {
         let mut chunks = Vec::new();
-        let mut length = 0;
-        while let Some(Received::Data(chunk)) = self.arrived.front()
-            && (chunks.is_empty() || length + chunk.len() <= MOST)
-        {
-            length += chunk.len();
+        while let Some(Received::Data(_)) = self.arrived.front() {
             if let Some(Received::Data(chunk)) = self.arrived.pop_front() {
                 chunks.push(chunk);
             }

@@ -121,7 +121,7 @@ impl Stream {
         let event_loop = event_loop.bind(py);
         match written {
             Written::Done => {}
-            Written::List => event_loop.get().state.with(py, |state| state.unsent.push(this.clone_ref(py))),
+            Written::List => LoopCore::list_unsent(event_loop, this),
             Written::Send => Self::send_now(this, event_loop),
             Written::Warn => return WARN.get(py)?.call0().map(drop),
         }
