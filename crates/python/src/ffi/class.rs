@@ -479,7 +479,11 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
     NESTED.set(nested + 1);
     // SAFETY: by the contract above.
     unsafe { destroy(object) };
-    while nested == 0 {
+    if nested > 0 {
+        NESTED.set(nested);
+        return;
+    }
+    loop {
         let next = Cell::new(None);
         change(&|postponed| {
             next.set(postponed.pop());
@@ -491,7 +495,7 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
         // SAFETY: postponed above under the same contract, and once.
         unsafe { destroy(object) };
     }
-    NESTED.set(nested);
+    NESTED.set(0);
 }
 
 /// The signature of a method: the instance, and the arguments.
