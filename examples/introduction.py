@@ -1,4 +1,4 @@
-"""The introduction's program: two simulated fetches, 2 s and 1 s long, on one event loop in a little over 2 s.
+"""The introduction's program: two simulated fetches, 2 s and 1 s long, on one loop in a little over 2 s.
 
 Run it with either of
 

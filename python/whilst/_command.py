@@ -39,8 +39,8 @@ def main() -> None:
     for :exc:`SystemExit`, death by ``SIGINT`` for :exc:`KeyboardInterrupt`), but is displayed from the program's
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
-    kind, target, arguments = _parse(sys.argv[1:])
     _leave_own_path()
+    kind, target, arguments = _parse(sys.argv[1:])
 
     from whilst._children import include_children
     from whilst._policy import CommandPolicy
@@ -105,7 +105,7 @@ def _leave_own_path() -> None:
     ``python SCRIPT``. It must be gone before asyncio is imported, lest a module of the program's be taken for one of
     the stdlib's. There is no such entry with ``-P`` and ``-I``, nor where the current directory was removed.
     """
-    own = [_absolute(""), os.path.dirname(os.path.realpath(sys.argv[0]))]  # noqa: PTH120 (see _absolute)
+    own = [_absolute(""), os.path.dirname(os.path.realpath(sys.argv[0]))]
     if not sys.flags.safe_path and sys.path[0] in own:
         del sys.path[0]
 
@@ -135,7 +135,7 @@ def _run_file(path: str, arguments: list[str], module: ModuleType) -> None:
             f"{sys.orig_argv[0]}: can't open file {filename!r}: [Errno {error.errno}] {error.strerror}\n"
         )
         raise SystemExit(2) from None
-    _insert_path(os.path.dirname(os.path.realpath(filename)))  # noqa: PTH120 (see _absolute)
+    _insert_path(os.path.dirname(os.path.realpath(filename)))
 
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 
@@ -155,7 +155,7 @@ def _run_module(name: str, arguments: list[str]) -> None:
     sys.argv = ["-m", *arguments]
     # Where the current directory was removed, python goes without it too.
     with suppress(OSError):
-        _insert_path(os.getcwd())  # noqa: PTH109 (pathlib is an import more)
+        _insert_path(os.getcwd())
     with _TopLevel():
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]
 
@@ -222,7 +222,7 @@ def _absolute(path: str) -> str:
     if path.startswith("/"):
         return path
     try:
-        directory = os.getcwd()  # noqa: PTH109 (pathlib is an import more)
+        directory = os.getcwd()
     except OSError:
         return path
     return f"{directory}/{path}" if path else directory

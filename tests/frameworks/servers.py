@@ -9,7 +9,17 @@ from typing import Any
 
 from serving import WAIT_SECONDS, Program, free_port, open_sockets, wait_for
 
-UVICORN = ["-m", "uvicorn", "--loop", "whilst:new_event_loop", "--host", "127.0.0.1", "--no-access-log"]
+UVICORN = [
+    "-m",
+    "uvicorn",
+    "--loop",
+    "whilst:new_event_loop",
+    "--host",
+    "127.0.0.1",
+    "--no-access-log",
+    "--timeout-keep-alive",
+    "30",
+]
 
 COMMANDS = {
     "hypercorn": ["quart_app.py"],

@@ -6,6 +6,7 @@ The server is uvicorn with httptools, whose own tests are in `test_http_servers`
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -25,9 +26,10 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def no_socket_left(here: str) -> Iterator[None]:
+    gc.collect()
     before = open_sockets()
     yield
-    assert open_sockets() == before
+    assert open_sockets() <= before
 
 
 def on_whilst(main: Coroutine[Any, Any, T]) -> T:

@@ -8,10 +8,13 @@ import hashlib
 import http.client
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serving import MIB, WAIT_SECONDS, Program, free_port, payload, payload_sha256
+from serving import MIB, WAIT_SECONDS, Program, free_port, payload, payload_sha256, wait_for
 from test_clients import on_whilst
 
 LARGE = 16 * MIB
@@ -36,7 +39,8 @@ def check_fastapi(port: int) -> None:
     item = json.dumps({"name": "tea", "price": 1.5})
     answer = ask(port, "POST", "/items/3", item, {"Content-Type": "application/json"})
     assert json.loads(answer) == {"number": 3, "total": 4.5}
-    assert json.loads(ask(port, "GET", "/done")) == ["tea"]
+    # A background task runs after the response, in a thread of its own.
+    assert wait_for(lambda: json.loads(ask(port, "GET", "/done")), "the background task is done") == ["tea"]
     parts = [
         '--b\r\nContent-Disposition: form-data; name="key"\r\n\r\nvalue\r\n',
         '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
@@ -203,3 +207,90 @@ def test_pytest_asyncio_under_the_command(driver: str, tmp_path: Path) -> None:
 
 def test_anyio_s_plugin(driver: str, tmp_path: Path) -> None:
     run_pytest(tmp_path, driver, ANYIO_CONFTEST, "@pytest.mark.anyio", [])
+
+
+KERNEL = """
+import asyncio
+print(type(asyncio.get_running_loop()).__name__)
+async def echo(reader, writer):
+    writer.write(await reader.readline())
+    writer.close()
+server = await asyncio.start_server(echo, "127.0.0.1", 0)
+reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+writer.write(b"hello\\n")
+print(await reader.readline())
+writer.close()
+server.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["command", "install"])
+@pytest.mark.usefixtures("here")
+def test_jupyter_kernel(how: str) -> None:
+    """A notebook's kernel. Its shell channel's loop runs in a thread, and is given a reader from another."""
+    pytest.importorskip("ipykernel")
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import KernelManager
+
+    if how == "command":
+        start = ["-m", "whilst", "-m", "ipykernel_launcher"]
+    else:
+        start = [
+            "-c",
+            "import whilst; whilst.install(); import ipykernel.kernelapp as k; k.launch_new_instance()",
+        ]
+    manager = KernelManager()
+    argv = [sys.executable, *start, "-f", "{connection_file}"]
+    manager._kernel_spec = KernelSpec(argv=argv, display_name="whilst", language="python")
+    printed = []
+
+    def hear(message: Any) -> None:
+        if message["msg_type"] in ("stream", "error"):
+            printed.append(message["content"].get("text") or message["content"]["evalue"])
+
+    manager.start_kernel(stderr=subprocess.DEVNULL)
+    client = manager.client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=WAIT_SECONDS)
+        client.execute_interactive(KERNEL, timeout=WAIT_SECONDS, output_hook=hear)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "".join(printed) == "Loop\nb'hello\\n'\n"
+
+
+DASK = """
+import whilst
+whilst.install()
+import asyncio
+from distributed import Client, LocalCluster
+
+def increment(number):
+    return number + 1
+
+async def main():
+    cluster = LocalCluster(
+        n_workers=2, processes=False, dashboard_address=None, asynchronous=True, protocol="tcp://"
+    )
+    async with cluster, Client(cluster, asynchronous=True) as client:
+        assert {type(worker.loop.asyncio_loop) for worker in cluster.workers.values()} == {whilst.Loop}
+        large = await client.scatter(bytes(20_000_000))
+        print(len(await client.submit(lambda data: data + data, large)))
+        print(sum(await client.gather(client.map(increment, range(1000)))))
+
+asyncio.run(main())
+# From code without coroutines: the loop runs in a thread of Dask's.
+with LocalCluster(n_workers=2, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+    assert type(client.loop.asyncio_loop) is whilst.Loop
+    print(sum(client.gather(client.map(increment, range(1000)))))
+"""
+
+
+def test_dask(driver: str, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    (tmp_path / "with_dask.py").write_text(DASK)
+    with Program(["with_dask.py"], driver=driver, cwd=tmp_path) as program:
+        assert program.wait() == 0
+        for line in ("40000000", "500500"):
+            assert line in program.output().splitlines()

@@ -7,31 +7,15 @@ from CPython's own loop of the interpreter at hand (:mod:`whilst._loop.borrowed`
 
 from __future__ import annotations
 
-import asyncio
-
-from whilst._loop.borrowed import Borrowed
 from whilst._loop.lifecycle import Lifecycle
 from whilst._loop.resolving import Resolving
 from whilst._loop.serving import Serving
-from whilst._loop.signals import Signals
 from whilst._loop.sockets import Sockets
-from whilst._loop.transports import Transports
-from whilst._whilst import LoopCore
 
 __all__ = ["Loop", "new_event_loop"]
 
 
-class Loop(
-    LoopCore,
-    Lifecycle,
-    Sockets,
-    Serving,
-    Transports,
-    Resolving,
-    Signals,
-    Borrowed,
-    asyncio.AbstractEventLoop,
-):
+class Loop(Lifecycle, Sockets, Serving, Resolving):
     """asyncio's event loop, in Rust.
 
     Made without arguments. The environment variable ``WHILST_DRIVER`` (``io_uring`` or ``epoll``) says what it waits on;

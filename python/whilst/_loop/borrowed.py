@@ -11,16 +11,34 @@ against CPython's own tests on each Python.
 
 from __future__ import annotations
 
-import asyncio.base_events as base_events
-import asyncio.unix_events as unix_events
+import asyncio
 import weakref
+from asyncio import base_events, unix_events
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+from whilst._whilst import LoopCore
 
-_Base = base_events.BaseEventLoop
-_Unix: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from typing import TypeVar, TypeVarTuple
+
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
+    _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
+    _ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
+
+# For type checkers the public methods are those of the interface: the ones of CPython's classes want a loop of CPython's.
+if TYPE_CHECKING:
+    _Base = _Unix = asyncio.AbstractEventLoop
+else:
+    _Base = base_events.BaseEventLoop
+    _Unix = unix_events._UnixSelectorEventLoop
+
+# The private ones have no types.
+_PrivateBase: Any = _Base
+_PrivateUnix: Any = _Unix
 
 
 def _new_child_watcher() -> Any:
@@ -31,19 +49,19 @@ def _new_child_watcher() -> Any:
     return watchers._PidfdChildWatcher() if watchers.can_use_pidfd() else watchers._ThreadedChildWatcher()
 
 
-class Borrowed:
+class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     """Methods of CPython's loop, by name, and the attributes that they keep."""
 
     #: How long a callback may take, in seconds, before debug mode reports it.
     slow_callback_duration: float = 0.1
 
     def __init__(self) -> None:
-        self._exception_handler: Any = None
-        self._default_executor: ThreadPoolExecutor | None = None
+        self._exception_handler: _ExceptionHandler | None = None
+        self._default_executor: Executor | None = None
         self._executor_shutdown_called = False
         self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
-        self._unix_server_sockets: dict[Any, int] = {}
+        self._unix_server_sockets: dict[socket.socket, int] = {}
         #: What CPython's datagram transports note themselves in.
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         #: What waits for children, from Python 3.14 on; before, that is the policy's.
@@ -56,61 +74,84 @@ class Borrowed:
     call_exception_handler = _Base.call_exception_handler
 
     # Asynchronous generators.
-    _asyncgen_firstiter_hook: Any = _Base._asyncgen_firstiter_hook  # type: ignore[attr-defined]
-    _asyncgen_finalizer_hook: Any = _Base._asyncgen_finalizer_hook  # type: ignore[attr-defined]
+    _asyncgen_firstiter_hook: Any = _PrivateBase._asyncgen_firstiter_hook
+    _asyncgen_finalizer_hook: Any = _PrivateBase._asyncgen_finalizer_hook
     shutdown_asyncgens = _Base.shutdown_asyncgens
 
     # Executors.
-    run_in_executor = _Base.run_in_executor
+    if TYPE_CHECKING:
+        # Declared once more because stubtest compares no variables of this type.
+        def run_in_executor(
+            self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+        ) -> asyncio.Future[_T]: ...
+
+    else:
+        run_in_executor = _Base.run_in_executor
     set_default_executor = _Base.set_default_executor
     shutdown_default_executor = _Base.shutdown_default_executor
-    _check_default_executor: Any = _Base._check_default_executor  # type: ignore[attr-defined]
-    _do_shutdown: Any = _Base._do_shutdown  # type: ignore[attr-defined]
-    _check_callback: Any = _Base._check_callback  # type: ignore[attr-defined]
+    _check_default_executor: Any = _PrivateBase._check_default_executor
+    _do_shutdown: Any = _PrivateBase._do_shutdown
+    _check_callback: Any = _PrivateBase._check_callback
 
     # Names.
     getnameinfo = _Base.getnameinfo
-    _getaddrinfo_debug: Any = _Base._getaddrinfo_debug  # type: ignore[attr-defined]
+    _getaddrinfo_debug: Any = _PrivateBase._getaddrinfo_debug
 
     # Connections and servers: these check, resolve, make sockets and end in `_make_socket_transport`,
     # `_make_ssl_transport` and `_start_serving`, which are this loop's.
-    create_connection: Any = _Base.create_connection
-    connect_accepted_socket: Any = _Base.connect_accepted_socket
-    create_server: Any = _Base.create_server
-    create_unix_connection: Any = _Unix.create_unix_connection
-    create_unix_server: Any = _Unix.create_unix_server
-    start_tls: Any = _Base.start_tls
-    _connect_sock: Any = _Base._connect_sock  # type: ignore[attr-defined]
-    _create_connection_transport: Any = _Base._create_connection_transport  # type: ignore[attr-defined]
-    _create_server_getaddrinfo: Any = _Base._create_server_getaddrinfo  # type: ignore[attr-defined]
-    _ensure_resolved: Any = _Base._ensure_resolved  # type: ignore[attr-defined]
+    create_connection = _Base.create_connection
+    connect_accepted_socket = _Base.connect_accepted_socket
+    create_server = _Base.create_server
+    create_unix_connection = _Unix.create_unix_connection
+    create_unix_server = _Unix.create_unix_server
+    start_tls = _Base.start_tls
+    _connect_sock: Any = _PrivateBase._connect_sock
+    _create_connection_transport: Any = _PrivateBase._create_connection_transport
+    _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo
+    _ensure_resolved: Any = _PrivateBase._ensure_resolved
 
     # Datagrams, pipes and processes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and
     # `call_soon`, until there are native ones.
-    create_datagram_endpoint: Any = _Base.create_datagram_endpoint
-    connect_read_pipe: Any = _Base.connect_read_pipe
-    connect_write_pipe: Any = _Base.connect_write_pipe
-    subprocess_exec: Any = _Base.subprocess_exec
-    subprocess_shell: Any = _Base.subprocess_shell
-    _log_subprocess: Any = _Base._log_subprocess  # type: ignore[attr-defined]
-    _make_read_pipe_transport: Any = _Unix._make_read_pipe_transport
-    _make_write_pipe_transport: Any = _Unix._make_write_pipe_transport
-    _make_subprocess_transport: Any = _Unix._make_subprocess_transport
-    _child_watcher_callback: Any = _Unix._child_watcher_callback
+    if TYPE_CHECKING:
+        # Of the interface it has `reuse_address` still, which was taken out in Python 3.11.
+        async def create_datagram_endpoint(  # type: ignore[override]
+            self,
+            protocol_factory: Callable[[], _ProtocolT],
+            local_addr: tuple[str, int] | str | None = None,
+            remote_addr: tuple[str, int] | str | None = None,
+            *,
+            family: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+            reuse_port: bool | None = None,
+            allow_broadcast: bool | None = None,
+            sock: socket.socket | None = None,
+        ) -> tuple[asyncio.DatagramTransport, _ProtocolT]: ...
+
+    else:
+        create_datagram_endpoint = _Base.create_datagram_endpoint
+    connect_read_pipe = _Base.connect_read_pipe
+    connect_write_pipe = _Base.connect_write_pipe
+    subprocess_exec = _Base.subprocess_exec
+    subprocess_shell = _Base.subprocess_shell
+    _log_subprocess: Any = _PrivateBase._log_subprocess
+    _make_read_pipe_transport: Any = _PrivateUnix._make_read_pipe_transport
+    _make_write_pipe_transport: Any = _PrivateUnix._make_write_pipe_transport
+    _make_subprocess_transport: Any = _PrivateUnix._make_subprocess_transport
+    _child_watcher_callback: Any = _PrivateUnix._child_watcher_callback
 
     # Files to sockets; the system call is `os.sendfile`.
-    sendfile: Any = _Base.sendfile
-    sock_sendfile: Any = _Base.sock_sendfile
-    _check_sendfile_params: Any = _Base._check_sendfile_params  # type: ignore[attr-defined]
-    _sendfile_fallback: Any = _Base._sendfile_fallback  # type: ignore[attr-defined]
-    _sock_sendfile_fallback: Any = _Base._sock_sendfile_fallback  # type: ignore[attr-defined]
-    _sock_sendfile_native: Any = _Unix._sock_sendfile_native
-    _sock_sendfile_native_impl: Any = _Unix._sock_sendfile_native_impl
-    _sock_sendfile_update_filepos: Any = _Unix._sock_sendfile_update_filepos
-    _sock_add_cancellation_callback: Any = _Unix._sock_add_cancellation_callback
+    sendfile = _Base.sendfile
+    sock_sendfile = _Base.sock_sendfile
+    _check_sendfile_params: Any = _PrivateBase._check_sendfile_params
+    _sendfile_fallback: Any = _PrivateBase._sendfile_fallback
+    _sock_sendfile_fallback: Any = _PrivateBase._sock_sendfile_fallback
+    _sock_sendfile_native: Any = _PrivateUnix._sock_sendfile_native
+    _sock_sendfile_native_impl: Any = _PrivateUnix._sock_sendfile_native_impl
+    _sock_sendfile_update_filepos: Any = _PrivateUnix._sock_sendfile_update_filepos
+    _sock_add_cancellation_callback: Any = _PrivateUnix._sock_add_cancellation_callback
 
     # Coroutines' origins, in debug mode.
     _coroutine_origin_tracking_enabled = False
     _coroutine_origin_tracking_saved_depth: int | None = None
-    _set_coroutine_origin_tracking: Any = _Base._set_coroutine_origin_tracking  # type: ignore[attr-defined]
-
+    _set_coroutine_origin_tracking: Any = _PrivateBase._set_coroutine_origin_tracking

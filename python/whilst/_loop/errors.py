@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from whilst._loop import Loop
+    from whilst._whilst import Handle, StreamTransport, TimerHandle
 
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
-_format_callback_source: Any = format_helpers._format_callback_source  # type: ignore[attr-defined]
+_format_callback_source: Any = format_helpers._format_callback_source
 
 
-def report_callback(loop: Any, handle: Any, exception: BaseException) -> None:
+def report_callback(loop: Loop, handle: Handle | TimerHandle, exception: BaseException) -> None:
     """Tell the loop's exception handler of a callback that raised (`Handle._run`)."""
     callback = _format_callback(handle._callback, handle._args)
     context = {
@@ -31,7 +37,7 @@ def _format_callback(callback: Any, arguments: Any) -> str:
 
 
 def report_protocol_callback(
-    loop: Any, protocol: Any, name: str, exception: BaseException
+    loop: Loop, protocol: asyncio.BaseProtocol, name: str, exception: BaseException
 ) -> None:
     """Tell the loop's exception handler of a protocol's callback that raised where CPython calls it through a handle."""
     callback = _format_callback(getattr(protocol, name), ())
@@ -45,7 +51,11 @@ def report_protocol_callback(
 
 
 def report_fatal_error(
-    loop: Any, transport: Any, protocol: Any, exception: BaseException, message: str
+    loop: Loop,
+    transport: StreamTransport,
+    protocol: asyncio.BaseProtocol,
+    exception: BaseException,
+    message: str,
 ) -> None:
     """Report what ended a connection: what the system said in debug mode only, anything else to the exception handler."""
     if isinstance(exception, OSError):
@@ -62,17 +72,17 @@ def report_fatal_error(
         )
 
 
-def report_slow_callback(handle: Any, seconds: float) -> None:
+def report_slow_callback(handle: Handle | TimerHandle, seconds: float) -> None:
     """Warn of a callback that held the loop for long, in debug mode."""
     logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
 
 
-def log_end_of_stream(transport: Any) -> None:
+def log_end_of_stream(transport: StreamTransport) -> None:
     """Note the end of what a peer sends, in debug mode."""
     logger.debug("%r received EOF", transport)
 
 
-def log_debug(message: str, transport: Any) -> None:
+def log_debug(message: str, transport: StreamTransport) -> None:
     """Note something about a transport, in debug mode."""
     logger.debug(message, transport)
 

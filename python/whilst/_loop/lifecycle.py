@@ -10,6 +10,8 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._loop.signals import Signals
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
@@ -22,28 +24,8 @@ def _debug_by_default() -> bool:
     return bool(is_debug_mode())
 
 
-class Lifecycle:
+class Lifecycle(Signals):
     """``run_forever``, ``run_until_complete``, ``close`` and debug mode."""
-
-    if TYPE_CHECKING:
-        _asyncgen_firstiter_hook: Any
-        _asyncgen_finalizer_hook: Any
-        _set_coroutine_origin_tracking: Any
-        _default_executor: Any
-        _executor_shutdown_called: bool
-        call_soon_threadsafe: Any
-        is_running: Any
-        is_closed: Any
-        get_debug: Any
-        stop: Any
-        _enter: Any
-        _leave: Any
-        _detach: Any
-        _run_until_stopped: Any
-        _check_closed: Any
-        _close: Any
-        _close_signals: Any
-        _set_debug: Any
 
     #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
     _thread_id: int | None = None
@@ -81,7 +63,7 @@ class Lifecycle:
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
-            events._set_running_loop(self)  # type: ignore[arg-type]
+            events._set_running_loop(self)
             self._run_until_stopped()
         finally:
             self._detach(self._thread_id != threading.main_thread().ident)
@@ -100,7 +82,7 @@ class Lifecycle:
         self._check_running()
 
         is_new = not futures.isfuture(future)
-        task: asyncio.Future[_T] = tasks.ensure_future(future, loop=self)  # type: ignore[arg-type,call-overload]
+        task: asyncio.Future[_T] = tasks.ensure_future(future, loop=self)  # type: ignore[arg-type]
         if is_new:
             # If the future does not complete the exception below says so; the task need not say it again.
             task._log_destroy_pending = False  # type: ignore[attr-defined]

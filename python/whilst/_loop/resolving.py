@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from whilst._loop.borrowed import Borrowed
 
 #: An address and a port in figures need no resolver: the C library answers at once.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-class Resolving:
+class Resolving(Borrowed):
     """``getaddrinfo``, in a thread only where a name must be looked up."""
-
-    if TYPE_CHECKING:
-        run_in_executor: Any
-        get_debug: Any
-        _getaddrinfo_debug: Any
 
     async def getaddrinfo(
         self,
@@ -37,7 +34,5 @@ class Resolving:
                     return lookup(host, port, family, type, proto, flags | _NUMERIC)
                 except (socket.gaierror, UnicodeError):
                     pass  # A name, or an error that the real look-up words better.
-        found: list[Any] = await self.run_in_executor(
-            None, lookup, host, port, family, type, proto, flags
-        )
+        found: list[Any] = await self.run_in_executor(None, lookup, host, port, family, type, proto, flags)
         return found

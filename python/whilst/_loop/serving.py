@@ -10,27 +10,24 @@ import os
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
+from whilst._loop.transports import Transports
+
 if TYPE_CHECKING:
+    import asyncio
     import socket
     import ssl
     from collections.abc import Callable
 
 
-class Serving:
+class Serving(Transports):
     """Accepting connections for a server."""
-
-    if TYPE_CHECKING:
-        _accept_connections: Any
-        _stop_accepting: Any
-        _make_ssl_transport: Any
-        _unix_server_sockets: dict[socket.socket, int]
 
     def _start_serving(
         self,
-        protocol_factory: Callable[[], Any],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
         sock: socket.socket,
         sslcontext: ssl.SSLContext | None = None,
-        server: Any = None,
+        server: asyncio.Server | None = None,
         backlog: int = 100,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,

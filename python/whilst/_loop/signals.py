@@ -13,31 +13,29 @@ import signal
 import socket
 from asyncio import coroutines
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from whilst._whilst import new_handle
+from whilst._loop.borrowed import Borrowed
+from whilst._whilst import Handle, new_handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVarTuple
+
+    _Ts = TypeVarTuple("_Ts")
 
 
-class Signals:
+class Signals(Borrowed):
     """``add_signal_handler`` and ``remove_signal_handler``."""
-
-    if TYPE_CHECKING:
-        _add_reader: Any
-        _remove_reader: Any
-        _check_closed: Any
-        _push_handle: Any
 
     #: The pair of sockets, once there is a handler: what the loop reads, what the C handler writes.
     _signal_sockets: tuple[socket.socket, socket.socket] | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self._signal_handlers: dict[int, Any] = {}
+        self._signal_handlers: dict[int, Handle] = {}
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call callback(*args) in the loop when the signal arrives.
 
         Raises ValueError for what is no signal's number, RuntimeError for a signal that cannot be caught and outside of the main

@@ -11,9 +11,15 @@ import socket
 from asyncio.base_events import _check_ssl_socket  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
+from whilst._loop.borrowed import Borrowed
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from whilst._whilst import Handle
 
 _AGAIN = (BlockingIOError, InterruptedError)
 
@@ -23,19 +29,9 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class Sockets:
+class Sockets(Borrowed):
     """``sock_recv``, ``sock_recv_into``, ``sock_recvfrom``, ``sock_recvfrom_into``, ``sock_sendall``, ``sock_sendto``,
     ``sock_connect`` and ``sock_accept``."""
-
-    if TYPE_CHECKING:
-        create_future: Any
-        get_debug: Any
-        _add_reader: Any
-        _add_writer: Any
-        _remove_reader: Any
-        _remove_writer: Any
-        _ensure_fd_no_transport: Any
-        _ensure_resolved: Any
 
     def _check_socket(self, sock: socket.socket) -> None:
         _check_ssl_socket(sock)
@@ -49,7 +45,7 @@ class Sockets:
         await self._until(sock, self._add_writer, self._remove_writer)
 
     async def _until(
-        self, sock: socket.socket, add: Callable[..., Any], remove: Callable[[int], object]
+        self, sock: socket.socket, add: Callable[..., Handle], remove: Callable[[int], object]
     ) -> None:
         descriptor = sock.fileno()
         self._ensure_fd_no_transport(descriptor)
@@ -71,7 +67,7 @@ class Sockets:
             except _AGAIN:
                 await self._until_readable(sock)
 
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+    async def sock_recv_into(self, sock: socket.socket, buf: WriteableBuffer) -> int:
         """Receive into a writable buffer. Return the number of bytes."""
         self._check_socket(sock)
         while True:
@@ -90,19 +86,19 @@ class Sockets:
                 await self._until_readable(sock)
 
     async def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
+        self, sock: socket.socket, buf: WriteableBuffer, nbytes: int = 0
     ) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer. Return its length and its sender's address."""
         self._check_socket(sock)
         if not nbytes:
-            nbytes = len(buf)
+            nbytes = len(buf)  # type: ignore[arg-type]  # as in CPython: not all buffers have one
         while True:
             try:
                 return sock.recvfrom_into(buf, nbytes)
             except _AGAIN:
                 await self._until_readable(sock)
 
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+    async def sock_sendall(self, sock: socket.socket, data: ReadableBuffer) -> None:
         """Send all of the data. After an exception there is no telling how much was sent."""
         self._check_socket(sock)
         try:
@@ -115,7 +111,7 @@ class Sockets:
                 with contextlib.suppress(*_AGAIN):
                     sent += sock.send(rest[sent:])
 
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+    async def sock_sendto(self, sock: socket.socket, data: ReadableBuffer, address: Any) -> int:
         """Send a datagram to an address. Return the number of bytes sent."""
         self._check_socket(sock)
         while True:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import sys
 from asyncio import tasks
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from whilst._loop import Loop
 
 
-def from_factory(loop: Any, factory: Any, coroutine: Any, keywords: dict[str, Any]) -> Any:
+def from_factory(
+    loop: Loop, factory: Callable[..., asyncio.Task[Any]], coroutine: Any, keywords: dict[str, Any]
+) -> asyncio.Task[Any]:
     """Have a task made by the loop's factory, called as the interpreter's own loop calls it.
 
     From 3.13.3 on a factory is given all keywords; before, the context if there is one, and the name is set afterwards.

@@ -9,7 +9,10 @@ from __future__ import annotations
 from asyncio import selector_events, sslproto
 from typing import TYPE_CHECKING, Any
 
+from whilst._loop.borrowed import Borrowed
+
 if TYPE_CHECKING:
+    import asyncio
     import socket
     import ssl
 
@@ -26,35 +29,30 @@ class DatagramTransport(_SelectorDatagramTransport):  # type: ignore[misc]
         return f"<{self.__class__.__name__} {state}fd={self._sock_fd} bufsize={self.get_write_buffer_size()}>"
 
 
-class Transports:
+class Transports(Borrowed):
     """What makes transports of sockets."""
-
-    if TYPE_CHECKING:
-        _make_socket_transport: Any
-        _lend_descriptor: Any
-        _reclaim_descriptor: Any
-        sock_sendfile: Any
 
     def _make_ssl_transport(
         self,
         rawsock: socket.socket,
-        protocol: Any,
+        protocol: asyncio.BaseProtocol,
         sslcontext: ssl.SSLContext | None,
-        waiter: Any = None,
+        waiter: asyncio.Future[None] | None = None,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
-        server: Any = None,
+        server: asyncio.Server | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         **keywords: Any,
-    ) -> Any:
+    ) -> asyncio.Transport:
         """Make a TLS transport over a connected socket; `waiter` is resolved after the handshake."""
-        tls: Any = sslproto.SSLProtocol(  # type: ignore[call-arg]
-            self,  # type: ignore[arg-type]
+        make: Any = sslproto.SSLProtocol
+        tls = make(
+            self,
             protocol,
-            sslcontext,  # type: ignore[arg-type]
+            sslcontext,
             waiter,
             server_side,
             server_hostname,
@@ -63,16 +61,17 @@ class Transports:
             **keywords,
         )
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
-        return tls._app_transport
+        transport: asyncio.Transport = tls._app_transport
+        return transport
 
     def _make_datagram_transport(
         self,
         sock: socket.socket,
-        protocol: Any,
+        protocol: asyncio.BaseProtocol,
         address: Any = None,
-        waiter: Any = None,
+        waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
-    ) -> Any:
+    ) -> asyncio.DatagramTransport:
         """Make a datagram transport over a socket; `waiter` is resolved once the protocol is told."""
         return DatagramTransport(self, sock, protocol, address, waiter, extra)
 

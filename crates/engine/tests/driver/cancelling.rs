@@ -71,42 +71,47 @@ fn no_byte_is_lost(choice: Choice) {
 }
 
 fn close_and_reuse_of_the_number(choice: Choice) {
-    let mut world = World::new(choice);
-    let (mut here, mut there) = pair();
-    let number = here.as_raw_fd();
-    for key in 0..100 {
-        let receive = world.receive(&here, key);
-        let writer = world.watch(&here, Interest::Writable, 1000 + key);
-        if key % 2 == 0 {
-            world.wait(Duration::ZERO);
-        }
-        there.write_all(b"old").unwrap();
-        world.said.clear();
-        world.driver.cancel(receive);
-        world.driver.cancel(writer);
-        drop((here, there));
-        (here, there) = pair();
-        assert_eq!(here.as_raw_fd(), number);
-        let new = world.receive(&here, 2000 + key);
-        there.write_all(b"new").unwrap();
-        let mut bytes = Vec::new();
-        let mut stopped = false;
-        while bytes.len() < 3 || !stopped {
-            let completion = world.next();
-            if completion.key == Key(2000 + key) {
-                match World::received(completion.event, number) {
-                    Said::Bytes(more) => bytes.extend(more),
-                    other => panic!("{other:?}"),
-                }
-            } else {
-                assert_eq!(completion.key, Key(key), "{completion:?}");
-                stopped |= matches!(completion.event, Event::Received(Received::Stopped));
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let (mut here, mut there) = pair();
+        let number = here.as_raw_fd();
+        for key in 0..100 {
+            let receive = world.receive(&here, key);
+            let writer = world.watch(&here, Interest::Writable, 1000 + key);
+            if key % 2 == 0 {
+                world.wait(Duration::ZERO);
             }
+            there.write_all(b"old").unwrap();
+            world.said.clear();
+            world.driver.cancel(receive);
+            world.driver.cancel(writer);
+            drop((here, there));
+            (here, there) = pair();
+            assert_eq!(here.as_raw_fd(), number);
+            let new = world.receive(&here, 2000 + key);
+            there.write_all(b"new").unwrap();
+            let mut bytes = Vec::new();
+            let mut stopped = false;
+            while bytes.len() < 3 || !stopped {
+                let completion = world.next();
+                if completion.key == Key(2000 + key) {
+                    match World::received(completion.event, number) {
+                        Said::Bytes(more) => bytes.extend(more),
+                        other => panic!("{other:?}"),
+                    }
+                } else {
+                    assert_eq!(completion.key, Key(key), "{completion:?}");
+                    stopped |= matches!(completion.event, Event::Received(Received::Stopped));
+                }
+            }
+            assert_eq!(bytes, b"new");
+            world.driver.cancel(new);
+            world.find(|completion| {
+                matches!(completion.event, Event::Received(Received::Stopped)).then_some(())
+            });
         }
-        assert_eq!(bytes, b"new");
-        world.driver.cancel(new);
-        world.find(|completion| matches!(completion.event, Event::Received(Received::Stopped)).then_some(()));
-    }
+    });
 }
 
 fn cancel_now_frees_the_port(choice: Choice) {

@@ -226,9 +226,16 @@ fn no_descriptors_left_while_accepting(choice: Choice) {
         let peer = connect(&listener);
         world.watch(&peer, Interest::Readable, 2);
         world.assert_quiet(); // all that the driver needs is open now
-        let limit = libc::rlimit { rlim_cur: 100, rlim_max: 4096 };
-        // SAFETY: the structure is what the call takes; the process is the test's own.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let numbers = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
+        let highest = numbers.max().unwrap();
+        // SAFETY: the structure is what the calls take; the process is the test's own.
+        unsafe {
+            let mut limit = std::mem::zeroed();
+            assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+            limit.rlim_cur = limit.rlim_cur.min(highest + 10);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+        }
         let mut fillers = Vec::new();
         while let Ok(filler) = File::open("/dev/null") {
             fillers.push(filler);

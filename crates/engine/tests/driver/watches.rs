@@ -120,28 +120,31 @@ fn pipes_and_nameless_files(choice: Choice) {
 }
 
 fn refuses_what_cannot_be_watched(choice: Choice) {
-    let mut world = World::new(choice);
-    let mut refused = |fd: i32, interest| {
-        let error = world.driver.watch(fd, interest, Key(1)).unwrap_err();
-        error.raw_os_error().unwrap()
-    };
-    for interest in [Interest::Readable, Interest::Writable] {
-        let file = File::open("/proc/self/exe").unwrap();
-        assert_eq!(refused(file.as_raw_fd(), interest), libc::EPERM);
-        let directory = File::open("/").unwrap();
-        assert_eq!(refused(directory.as_raw_fd(), interest), libc::EPERM);
-        let device = File::open("/dev/null").unwrap();
-        assert_eq!(refused(device.as_raw_fd(), interest), libc::EPERM);
-        assert_eq!(refused(-1, interest), libc::EBADF);
-        assert_eq!(refused(1_000_000, interest), libc::EBADF);
-        let closed = file.as_raw_fd();
-        drop(file);
-        assert_eq!(refused(closed, interest), libc::EBADF);
-    }
-    assert_eq!(world.driver.receive(-1, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
-    assert_eq!(world.driver.receive(1_000_000, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
-    assert_eq!(world.driver.accept(-1, 1, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
-    world.assert_quiet();
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let mut refused = |fd: i32, interest| {
+            let error = world.driver.watch(fd, interest, Key(1)).unwrap_err();
+            error.raw_os_error().unwrap()
+        };
+        for interest in [Interest::Readable, Interest::Writable] {
+            let file = File::open("/proc/self/exe").unwrap();
+            assert_eq!(refused(file.as_raw_fd(), interest), libc::EPERM);
+            let directory = File::open("/").unwrap();
+            assert_eq!(refused(directory.as_raw_fd(), interest), libc::EPERM);
+            let device = File::open("/dev/null").unwrap();
+            assert_eq!(refused(device.as_raw_fd(), interest), libc::EPERM);
+            assert_eq!(refused(-1, interest), libc::EBADF);
+            assert_eq!(refused(1_000_000, interest), libc::EBADF);
+            let closed = file.as_raw_fd();
+            drop(file);
+            assert_eq!(refused(closed, interest), libc::EBADF);
+        }
+        assert_eq!(world.driver.receive(-1, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        assert_eq!(world.driver.receive(1_000_000, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        assert_eq!(world.driver.accept(-1, 1, Key(1)).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        world.assert_quiet();
+    });
 }
 
 fn cancelled_and_watched_again(choice: Choice) {
@@ -173,64 +176,74 @@ fn cancelled_and_watched_again(choice: Choice) {
 
 /// What a careless program does: the number comes back as another file.
 fn closed_without_being_cancelled(choice: Choice) {
-    let mut world = World::new(choice);
-    let (here, there) = pair();
-    let number = here.as_raw_fd();
-    let stale = world.watch(&here, Interest::Readable, 1);
-    world.watch(&here, Interest::Writable, 2);
-    world.assert_ready(2);
-    drop((here, there));
-    world.said.clear();
-    let (new, mut peer) = pair();
-    assert_eq!(new.as_raw_fd(), number);
-    world.watch(&new, Interest::Readable, 3);
-    peer.write_all(b"x").unwrap();
-    world.find(|completion| (completion.key == Key(3)).then_some(()));
-    // What is left of the old one can be cancelled without harm to the new.
-    world.driver.cancel(stale);
-    world.find(|completion| (completion.key == Key(3)).then_some(()));
-    world.find(|completion| (completion.key == Key(3)).then_some(()));
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let (here, there) = pair();
+        let number = here.as_raw_fd();
+        let stale = world.watch(&here, Interest::Readable, 1);
+        world.watch(&here, Interest::Writable, 2);
+        world.assert_ready(2);
+        drop((here, there));
+        world.said.clear();
+        let (new, mut peer) = pair();
+        assert_eq!(new.as_raw_fd(), number);
+        world.watch(&new, Interest::Readable, 3);
+        peer.write_all(b"x").unwrap();
+        world.find(|completion| (completion.key == Key(3)).then_some(()));
+        // What is left of the old one can be cancelled without harm to the new.
+        world.driver.cancel(stale);
+        world.find(|completion| (completion.key == Key(3)).then_some(()));
+        world.find(|completion| (completion.key == Key(3)).then_some(()));
+    });
 }
 
 /// Nor does what is left speak of the new file in the other direction.
 fn closed_while_the_other_direction_was_watched(choice: Choice) {
-    let mut world = World::new(choice);
-    let (here, there) = pair();
-    let number = here.as_raw_fd();
-    let stale = world.watch(&here, Interest::Readable, 1);
-    world.assert_quiet();
-    drop((here, there));
-    world.wait(std::time::Duration::ZERO);
-    world.said.clear(); // with the ring, the old file is still there, and its peer has gone
-    world.driver.cancel(stale);
-    let (new, mut peer) = pair();
-    assert_eq!(new.as_raw_fd(), number);
-    let stale = world.watch(&new, Interest::Readable, 2);
-    drop((new, peer));
-    let (new, new_peer) = pair();
-    assert_eq!(new.as_raw_fd(), number);
-    world.watch(&new, Interest::Writable, 3);
-    peer = new_peer;
-    peer.write_all(b"x").unwrap();
-    world.find(|completion| (completion.key == Key(3)).then_some(()));
-    world.driver.cancel(stale);
-    world.find(|completion| (completion.key == Key(3)).then_some(()));
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let (here, there) = pair();
+        let number = here.as_raw_fd();
+        let stale = world.watch(&here, Interest::Readable, 1);
+        world.assert_quiet();
+        drop((here, there));
+        world.wait(std::time::Duration::ZERO);
+        world.said.clear(); // with the ring, the old file is still there, and its peer has gone
+        world.driver.cancel(stale);
+        let (new, mut peer) = pair();
+        assert_eq!(new.as_raw_fd(), number);
+        let stale = world.watch(&new, Interest::Readable, 2);
+        drop((new, peer));
+        let (new, new_peer) = pair();
+        assert_eq!(new.as_raw_fd(), number);
+        world.watch(&new, Interest::Writable, 3);
+        peer = new_peer;
+        peer.write_all(b"x").unwrap();
+        world.find(|completion| (completion.key == Key(3)).then_some(()));
+        world.driver.cancel(stale);
+        world.find(|completion| (completion.key == Key(3)).then_some(()));
+    });
 }
 
 /// The file lives on in another descriptor (as in a forked child), and its number is gone.
 fn stays_quiet_after_a_silent_close(choice: Choice) {
-    let mut world = World::new(choice);
-    let (here, mut there) = pair();
-    // SAFETY: a new descriptor, owned once.
-    let _other = unsafe { OwnedFd::from_raw_fd(libc::fcntl(here.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500)) };
-    let (bystander, mut peer) = pair();
-    world.watch(&bystander, Interest::Readable, 2);
-    let watch = world.watch(&here, Interest::Readable, 1);
-    world.assert_quiet();
-    drop(here);
-    world.driver.cancel(watch);
-    there.write_all(b"x").unwrap();
-    world.assert_quiet();
-    peer.write_all(b"x").unwrap();
-    world.assert_ready(2);
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let (here, mut there) = pair();
+        // SAFETY: a new descriptor, owned once.
+        let _other =
+            unsafe { OwnedFd::from_raw_fd(libc::fcntl(here.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500)) };
+        let (bystander, mut peer) = pair();
+        world.watch(&bystander, Interest::Readable, 2);
+        let watch = world.watch(&here, Interest::Readable, 1);
+        world.assert_quiet();
+        drop(here);
+        world.driver.cancel(watch);
+        there.write_all(b"x").unwrap();
+        world.assert_quiet();
+        peer.write_all(b"x").unwrap();
+        world.assert_ready(2);
+    });
 }

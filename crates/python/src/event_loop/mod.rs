@@ -28,7 +28,7 @@ use self::readiness::Watches;
 use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle};
+use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -49,8 +49,8 @@ pub(crate) struct State {
     pub(crate) ready: ReadyQueue<Work>,
     pub(crate) timers: Timers<Object<TimerHandle>>,
     pub(crate) registry: Registry,
-    /// Lent out while the loop waits: who finds none then is on another thread.
-    pub(crate) driver: Option<Driver<Outgoing>>,
+    /// Lent out while the loop waits: who finds none then is on another thread. In a box, since it is large and goes to and fro.
+    pub(crate) driver: Option<Box<Driver<Outgoing>>>,
     /// The readers and writers by descriptor.
     pub(crate) watches: HashMap<RawFd, Watches>,
     /// The open transports by descriptor, so that `add_reader` cannot take their events away.
@@ -111,7 +111,7 @@ impl LoopCore {
                 ready: ReadyQueue::new(),
                 timers: Timers::new(),
                 registry: Registry::default(),
-                driver: Some(driver),
+                driver: Some(Box::new(driver)),
                 watches: HashMap::new(),
                 transports: HashMap::new(),
                 acceptors: HashMap::new(),
@@ -135,7 +135,9 @@ impl LoopCore {
     #[getter]
     fn driver(&self, py: Python<'_>) -> &'static str {
         // While the loop waits, or once it is closed, what it was at first: a fallback to epoll comes with the first operation.
-        self.state.with(py, |state| state.driver.as_ref().map(Driver::name)).unwrap_or(self.driver_name)
+        self.state
+            .with(py, |state| state.driver.as_ref().map(|driver| driver.name()))
+            .unwrap_or(self.driver_name)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -149,8 +151,8 @@ impl LoopCore {
         self.state.try_with(|state| {
             for work in state.ready.iter() {
                 match work {
-                    Work::Handle(handle) => see(handle.as_py()),
-                    Work::Timer(handle) => see(handle.as_py()),
+                    Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
                         work.traverse(&mut see);
@@ -158,11 +160,11 @@ impl LoopCore {
                     Work::Accepted(..) => {}
                 }
             }
-            state.timers.iter().for_each(|timer| see(timer.as_py()));
+            state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| see(handle.as_py()));
+        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
@@ -206,7 +208,7 @@ impl LoopCore {
         look: impl FnOnce(&mut Driver<Outgoing>) -> R,
     ) -> PyResult<R> {
         self.state
-            .with(py, |state| state.driver.as_mut().map(look))
+            .with(py, |state| state.driver.as_mut().map(|driver| look(driver)))
             .ok_or_else(|| PyRuntimeError::new_err(WRONG_THREAD))
     }
 
@@ -257,20 +259,32 @@ impl LoopCore {
 
     /// Drops all that is queued, registered and under way.
     fn drop_contents(&self, py: Python<'_>) {
-        let contents = self.state.with(py, |state| {
+        let (ready, timers, others) = self.state.with(py, |state| {
             (
                 std::mem::replace(&mut state.ready, ReadyQueue::new()),
                 std::mem::replace(&mut state.timers, Timers::new()),
-                state.registry.drain(),
-                std::mem::take(&mut state.watches),
-                std::mem::take(&mut state.transports),
-                std::mem::take(&mut state.acceptors),
-                std::mem::take(&mut state.unsent),
-                state.driver.take(),
+                (
+                    state.registry.drain(),
+                    std::mem::take(&mut state.watches),
+                    std::mem::take(&mut state.transports),
+                    std::mem::take(&mut state.acceptors),
+                    std::mem::take(&mut state.unsent),
+                    state.driver.take(),
+                ),
             )
         });
-        drop(contents);
-        drop(self.inbox.close());
+        let inbox = self.inbox.close();
+        // Somebody may hold these, and from here on nobody shows the collector what they refer to but they themselves.
+        for work in ready.iter() {
+            match work {
+                Work::Handle(handle) => handle.track(py),
+                Work::Timer(timer) => timer.track(py),
+                Work::Stream(..) | Work::Accepted(..) => {}
+            }
+        }
+        timers.iter().for_each(|timer| timer.track(py));
+        inbox.iter().for_each(|handle| handle.track(py));
+        drop((ready, timers, inbox, others));
     }
 }
 

@@ -10,16 +10,16 @@ use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::copy_context;
-use crate::ffi::class::{Object, add_fast_methods};
+use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
+use crate::ffi::methods::add_fast_methods;
 use crate::ffi::stored_arguments::StoredArguments;
 use crate::handle::{AnyHandle, Callback, Handle, TimerHandle, new_handle};
 
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
 pub(crate) fn now() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    crate::ffi::clock::monotonic()
 }
 
 /// Adds the methods of this file to the class.
@@ -32,34 +32,37 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 "call_soon",
                 call_soon,
                 "call_soon($self, callback, *args, context=None)\n--\n\n\
-                 Run a callback in the next iteration. Returns a Handle."
+                 Call callback(*args) in the next iteration, in `context` or a copy of the current one. Returns a Handle.\n\n\
+                 Not safe from other threads. Raises RuntimeError if the loop is closed, and in debug mode TypeError for what\n\
+                 cannot be called and RuntimeError in a thread other than the loop's."
             ),
             fast_method!(
                 LoopCore,
                 "call_soon_threadsafe",
                 call_soon_threadsafe,
                 "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n\
-                 Like call_soon(), from any thread: wakes the loop if it sleeps."
+                 Like call_soon(), from any thread: wakes the loop if it sleeps. Returns a Handle."
             ),
             fast_method!(
                 LoopCore,
                 "call_later",
                 call_later,
                 "call_later($self, delay, callback, *args, context=None)\n--\n\n\
-                 Run a callback after a delay in seconds. Returns a TimerHandle."
+                 Call callback(*args) after a delay in seconds. Returns a TimerHandle. Raises as call_soon() does."
             ),
             fast_method!(
                 LoopCore,
                 "call_at",
                 call_at,
                 "call_at($self, when, callback, *args, context=None)\n--\n\n\
-                 Run a callback at a time of the loop's clock. Returns a TimerHandle."
+                 Call callback(*args) at a time of the loop's clock, in seconds. Returns a TimerHandle. Raises as call_soon()\n\
+                 does."
             ),
             fast_method!(
                 LoopCore,
                 "time",
                 time,
-                "time($self)\n--\n\nReturn the time by the loop's clock, in seconds."
+                "time($self)\n--\n\nReturn the time by the loop's clock, in seconds: that of time.monotonic()."
             ),
         ],
     )
@@ -107,7 +110,9 @@ impl LoopCore {
                 }
             }
         }
-        let Some(callable) = callable else { return Err(missing_callback(function, first, &arguments)) };
+        let Some(callable) = callable else {
+            return Err(missing_arguments(function, parameters(function), arguments));
+        };
         let debug = core.is_debug();
         if debug {
             if function != "call_soon_threadsafe" {
@@ -200,19 +205,31 @@ fn given_twice(function: &str, name: &Bound<'_, PyString>) -> PyErr {
     PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'"))
 }
 
+/// What CPython says where `names`, of those before `*args`, were given neither by position nor by name.
 #[cold]
-fn missing_callback(function: &str, first: usize, arguments: &Arguments<'_, '_>) -> PyErr {
-    let names: &[&str] = match (function, first, arguments.len()) {
-        ("call_later", _, 0) => &["'delay'", "'callback'"],
-        ("call_at", _, 0) => &["'when'", "'callback'"],
-        _ => &["'callback'"],
-    };
-    let plural = if names.len() > 1 { "s" } else { "" };
+fn missing_arguments(function: &str, names: &[&str], arguments: Arguments<'_, '_>) -> PyErr {
+    let given: Vec<_> = arguments.keywords().map(|(name, _)| name.to_string()).collect();
+    let missing: Vec<_> = names
+        .iter()
+        .skip(arguments.len())
+        .filter(|name| !given.iter().any(|given| given == *name))
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let plural = if missing.len() > 1 { "s" } else { "" };
     PyTypeError::new_err(format!(
         "{function}() missing {} required positional argument{plural}: {}",
-        names.len(),
-        names.join(" and ")
+        missing.len(),
+        missing.join(" and ")
     ))
+}
+
+/// The parameters of a method before `*args`.
+fn parameters(function: &str) -> &'static [&'static str] {
+    match function {
+        "call_later" => &["delay", "callback"],
+        "call_at" => &["when", "callback"],
+        _ => &["callback"],
+    }
 }
 
 fn call_soon(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -250,7 +267,7 @@ fn time_argument<'a, 'py>(
             return Ok(value);
         }
     }
-    Err(missing_callback(function, 1, arguments))
+    Err(missing_arguments(function, parameters(function), *arguments))
 }
 
 fn call_later(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -296,7 +313,9 @@ pub(crate) fn new_handle_of(
     let py = event_loop.py();
     let callback = Callback::from_tuple(callback, args)?;
     let debug = event_loop.get().is_debug();
-    new_handle::<Handle>(py, event_loop.as_unbound(), callback, 0.0, debug).map(Object::into_any)
+    let handle: Object<Handle> = new_handle(py, event_loop.as_unbound(), callback, 0.0, debug)?;
+    handle.track(py);
+    Ok(handle.into_any())
 }
 
 #[pymethods]

@@ -11,8 +11,8 @@ use super::LoopCore;
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::call_keywords;
-use crate::ffi::class::add_fast_methods;
 use crate::ffi::imports::{Import, LateImport};
+use crate::ffi::methods::add_fast_methods;
 
 /// Adds the methods of this file to the class.
 pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
@@ -29,8 +29,9 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
                 LoopCore,
                 "create_task",
                 create_task,
-                "create_task($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\n\
-                 Schedule a coroutine. Returns a Task, made by the task factory if one is set."
+                "create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
+                 Run a coroutine as a task, from the next iteration on. Returns the Task, made by the task factory if one is set.\n\n\
+                 Raises RuntimeError if the loop is closed."
             ),
         ],
     )

@@ -24,12 +24,10 @@ use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
 // Hidden, but what PyO3's own macros expand to: the one way to be counted as attached, and to have panics turned into
 // exceptions, without asking for the GIL again.
-use pyo3::PyClass;
 use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use super::arguments::Arguments;
 
 /// What an instance of a class holds behind its base's layout.
 pub(crate) trait Instance: Sized + Send + Sync + 'static {
@@ -147,6 +145,36 @@ impl<T: Instance> Object<T> {
             ptr::write(object.byte_add(class.offset()).cast::<T>(), value);
             Ok(Self(Bound::from_owned_ptr(py, object).unbind(), PhantomData))
         }
+    }
+
+    /// A new instance that the garbage collector does not know yet. Whoever holds it shows the collector what it refers to, for as
+    /// long as it is not [tracked](Self::track). (On builds without a GIL it is tracked from the start: what the collector
+    /// there asks of objects is another thing.)
+    #[inline]
+    pub(crate) fn new_untracked(py: Python<'_>, value: T) -> PyResult<Self> {
+        let object = Self::new(py, value)?;
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a new instance, which no collection has seen.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(object.0.as_ptr().cast());
+        }
+        Ok(object)
+    }
+
+    /// Makes the instance known to the garbage collector.
+    #[inline]
+    pub(crate) fn track(&self, _py: Python<'_>) {
+        if !self.is_tracked() {
+            // SAFETY: a complete instance of a class with a traverse function, not tracked.
+            unsafe { ffi::PyObject_GC_Track(self.0.as_ptr().cast()) }
+        }
+    }
+
+    /// True if the garbage collector knows the instance.
+    #[inline]
+    pub(crate) fn is_tracked(&self) -> bool {
+        // SAFETY: a live instance of a class that supports the collector.
+        unsafe { ffi::PyObject_GC_IsTracked(self.0.as_ptr()) != 0 }
     }
 
     /// The instance as one of this class, if it is one.
@@ -449,7 +477,11 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
     NESTED.set(nested + 1);
     // SAFETY: by the contract above.
     unsafe { destroy(object) };
-    while nested == 0 {
+    if nested > 0 {
+        NESTED.set(nested);
+        return;
+    }
+    loop {
         let next = Cell::new(None);
         change(&|postponed| {
             next.set(postponed.pop());
@@ -461,177 +493,5 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
         // SAFETY: postponed above under the same contract, and once.
         unsafe { destroy(object) };
     }
-    NESTED.set(nested);
-}
-
-/// The signature of a method: the instance, and the arguments.
-pub(crate) type Method<T> =
-    for<'a, 'py> fn(&Object<T>, Python<'py>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
-
-/// The signature of an attribute: the instance.
-pub(crate) type Getter<T> = fn(&Object<T>, Python<'_>) -> PyResult<Py<PyAny>>;
-
-/// The body behind [`method!`](crate::method).
-///
-/// # Safety
-///
-/// What CPython gives a `METH_FASTCALL | METH_KEYWORDS` method of the class of `T`.
-#[doc(hidden)]
-#[inline]
-pub(crate) unsafe fn run_method<T: Instance>(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-    method: Method<T>,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: by the contract above.
-    let (this, arguments) =
-        unsafe { (Object::<T>::ref_from_ptr(&object), Arguments::new(py, values, count, names)) };
-    method(this, py, arguments).map(Py::into_ptr)
-}
-
-/// An entry of a class's method table: `method!(Type, "name", function, "documentation")`.
-#[macro_export]
-macro_rules! method {
-    ($type:ty, $name:literal, $function:path, $doc:literal) => {{
-        unsafe fn attached(
-            py: pyo3::Python<'_>,
-            object: *mut pyo3::ffi::PyObject,
-            values: *const *mut pyo3::ffi::PyObject,
-            count: pyo3::ffi::Py_ssize_t,
-            names: *mut pyo3::ffi::PyObject,
-        ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
-            // SAFETY: what CPython gives is passed on.
-            unsafe { $crate::ffi::class::run_method::<$type>(py, object, values, count, names, $function) }
-        }
-        pyo3::ffi::PyMethodDef {
-            ml_name: concat!($name, "\0").as_ptr().cast(),
-            ml_meth: pyo3::ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: pyo3::get_trampoline_function!(fastcall_kw, attached),
-            },
-            ml_flags: pyo3::ffi::METH_FASTCALL | pyo3::ffi::METH_KEYWORDS,
-            ml_doc: concat!($doc, "\0").as_ptr().cast(),
-        }
-    }};
-}
-
-/// An entry of a class's attribute table: `getter!(Type, "name", function)`.
-#[macro_export]
-macro_rules! getter {
-    ($type:ty, $name:literal, $function:path) => {{
-        unsafe extern "C" fn get(
-            object: *mut pyo3::ffi::PyObject,
-            _closure: *mut std::ffi::c_void,
-        ) -> *mut pyo3::ffi::PyObject {
-            unsafe fn attached(
-                py: pyo3::Python<'_>,
-                object: *mut pyo3::ffi::PyObject,
-            ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
-                let function: $crate::ffi::class::Getter<$type> = $function;
-                // SAFETY: CPython checks that attributes are asked of instances of their class.
-                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py)
-                    .map(pyo3::Py::into_ptr)
-            }
-            // SAFETY: CPython asks for attributes with the thread attached.
-            unsafe { pyo3::get_trampoline_function!(unaryfunc, attached)(object) }
-        }
-        pyo3::ffi::PyGetSetDef {
-            name: concat!($name, "\0").as_ptr().cast(),
-            get: Some(get),
-            set: None,
-            doc: std::ptr::null(),
-            closure: std::ptr::null_mut(),
-        }
-    }};
-}
-
-/// The `repr()` of a class: `repr!(Type, function)`.
-#[macro_export]
-macro_rules! repr {
-    ($type:ty, $function:path) => {{
-        unsafe extern "C" fn slot(object: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
-            unsafe fn attached(
-                py: pyo3::Python<'_>,
-                object: *mut pyo3::ffi::PyObject,
-            ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
-                let function: $crate::ffi::class::Getter<$type> = $function;
-                // SAFETY: CPython asks instances of the class.
-                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py)
-                    .map(pyo3::Py::into_ptr)
-            }
-            // SAFETY: CPython calls with the thread attached.
-            unsafe { pyo3::get_trampoline_function!(unaryfunc, attached)(object) }
-        }
-        slot
-    }};
-}
-
-/// A method that is called too often for `#[pymethods]`, which would make a tuple of its arguments.
-pub(crate) type FastMethod<T> = for<'a, 'py> fn(&Bound<'py, T>, Arguments<'a, 'py>) -> PyResult<Py<PyAny>>;
-
-/// The body behind [`fast_method!`](crate::fast_method).
-///
-/// # Safety
-///
-/// What CPython gives a `METH_FASTCALL | METH_KEYWORDS` method of the class `T`.
-#[doc(hidden)]
-#[inline]
-pub(crate) unsafe fn run_fast_method<T: PyClass>(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-    method: FastMethod<T>,
-) -> PyResult<*mut ffi::PyObject> {
-    // SAFETY: by the contract above; a method descriptor checks that it is called on an instance of its class.
-    unsafe {
-        let this = Bound::ref_from_ptr(py, &object).cast_unchecked::<T>();
-        method(this, Arguments::new(py, values, count, names)).map(Py::into_ptr)
-    }
-}
-
-/// Adds methods made by [`fast_method!`](crate::fast_method) to a `#[pyclass]`.
-pub(crate) fn add_fast_methods<T: PyClass>(py: Python<'_>, methods: Vec<ffi::PyMethodDef>) -> PyResult<()> {
-    let class = py.get_type::<T>();
-    for method in methods {
-        // The definition must outlive the class, which lives for ever.
-        let method = Box::leak(Box::new(method));
-        // SAFETY: a complete definition whose function takes instances of `T`; the name is a C string.
-        let (name, descriptor) = unsafe {
-            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), method);
-            (CStr::from_ptr(method.ml_name), Bound::from_owned_ptr_or_err(py, descriptor)?)
-        };
-        class.setattr(name, descriptor)?;
-    }
-    Ok(())
-}
-
-/// A method for [`add_fast_methods`]: `fast_method!(Class, "name", function, "documentation")`.
-#[macro_export]
-macro_rules! fast_method {
-    ($type:ty, $name:literal, $function:path, $doc:literal) => {{
-        unsafe fn attached(
-            py: pyo3::Python<'_>,
-            object: *mut pyo3::ffi::PyObject,
-            values: *const *mut pyo3::ffi::PyObject,
-            count: pyo3::ffi::Py_ssize_t,
-            names: *mut pyo3::ffi::PyObject,
-        ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
-            // SAFETY: what CPython gives is passed on.
-            unsafe {
-                $crate::ffi::class::run_fast_method::<$type>(py, object, values, count, names, $function)
-            }
-        }
-        pyo3::ffi::PyMethodDef {
-            ml_name: concat!($name, "\0").as_ptr().cast(),
-            ml_meth: pyo3::ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: pyo3::get_trampoline_function!(fastcall_kw, attached),
-            },
-            ml_flags: pyo3::ffi::METH_FASTCALL | pyo3::ffi::METH_KEYWORDS,
-            ml_doc: concat!($doc, "\0").as_ptr().cast(),
-        }
-    }};
+    NESTED.set(0);
 }

@@ -40,64 +40,141 @@ impl Instance for Stream {
 
     fn methods() -> Vec<raw::PyMethodDef> {
         vec![
-            method!(Stream, "write", write, "Write bytes, without waiting."),
-            method!(Stream, "writelines", write_lines, "Write an iterable of bytes, without waiting."),
-            method!(Stream, "write_eof", write_eof, "Send what is written, then close the writing end."),
-            method!(Stream, "can_write_eof", can_write_eof, "Return True: write_eof() is supported."),
-            method!(Stream, "close", close, "Send what is written, then close the transport."),
-            method!(Stream, "abort", abort, "Close the transport at once; what is not sent is lost."),
-            method!(Stream, "is_closing", is_closing, "Return True if the transport is closed or closing."),
+            method!(
+                Stream,
+                "write",
+                write,
+                "write($self, /, data)\n--\n\n\
+                 Send bytes, without waiting: what the kernel does not take is kept and sent later.\n\n\
+                 Raises TypeError for what is no bytes-like object, RuntimeError after write_eof()."
+            ),
+            method!(
+                Stream,
+                "writelines",
+                write_lines,
+                "writelines($self, /, list_of_data)\n--\n\n\
+                 Send an iterable of bytes-like objects, without waiting. Raises as write() does."
+            ),
+            method!(
+                Stream,
+                "write_eof",
+                write_eof,
+                "write_eof($self)\n--\n\n\
+                 Close the writing end once all is sent; the peer sees the end of the stream."
+            ),
+            method!(
+                Stream,
+                "can_write_eof",
+                can_write_eof,
+                "can_write_eof($self)\n--\n\n\
+                 Return True: write_eof() is supported."
+            ),
+            method!(
+                Stream,
+                "close",
+                close,
+                "close($self)\n--\n\n\
+                 Close the transport once all is sent. The protocol receives nothing more."
+            ),
+            method!(
+                Stream,
+                "abort",
+                abort,
+                "abort($self)\n--\n\n\
+                 Close the transport at once; what is not sent is lost."
+            ),
+            method!(
+                Stream,
+                "is_closing",
+                is_closing,
+                "is_closing($self)\n--\n\n\
+                 Return True if the transport is closed or closing."
+            ),
             method!(
                 Stream,
                 "pause_reading",
                 pause_reading,
-                "Hand nothing to the protocol until resume_reading()."
+                "pause_reading($self)\n--\n\n\
+                 Hand nothing to the protocol until resume_reading(). Paused twice is paused."
             ),
-            method!(Stream, "resume_reading", resume_reading, "Go on after pause_reading()."),
-            method!(Stream, "is_reading", is_reading, "Return True if the transport reads."),
-            method!(Stream, "set_protocol", set_protocol, "Give the transport to another protocol."),
-            method!(Stream, "get_protocol", get_protocol, "Return the protocol."),
+            method!(
+                Stream,
+                "resume_reading",
+                resume_reading,
+                "resume_reading($self)\n--\n\n\
+                 Hand to the protocol what arrived since pause_reading(), and what will."
+            ),
+            method!(
+                Stream,
+                "is_reading",
+                is_reading,
+                "is_reading($self)\n--\n\n\
+                 Return True if the transport reads: it is neither paused nor closing."
+            ),
+            method!(
+                Stream,
+                "set_protocol",
+                set_protocol,
+                "set_protocol($self, /, protocol)\n--\n\n\
+                 Call another protocol from now on."
+            ),
+            method!(
+                Stream,
+                "get_protocol",
+                get_protocol,
+                "get_protocol($self)\n--\n\n\
+                 Return the protocol."
+            ),
             method!(
                 Stream,
                 "get_extra_info",
                 get_extra_info,
-                "Return 'socket', 'sockname', 'peername' and the like."
+                "get_extra_info($self, /, name, default=None)\n--\n\n\
+                 Return what there is to know by the name: 'socket', 'sockname', 'peername' and the like, or the default."
             ),
             method!(
                 Stream,
                 "get_write_buffer_size",
                 get_write_buffer_size,
-                "Return how many bytes are not sent yet."
+                "get_write_buffer_size($self)\n--\n\n\
+                 Return how many bytes are not sent yet."
             ),
             method!(
                 Stream,
                 "get_write_buffer_limits",
                 get_write_buffer_limits,
-                "Return the low-water and the high-water mark, in bytes."
+                "get_write_buffer_limits($self)\n--\n\n\
+                 Return the low-water and the high-water mark, in bytes."
             ),
             method!(
                 Stream,
                 "set_write_buffer_limits",
                 set_write_buffer_limits,
-                "Set at how many unsent bytes the protocol is paused, and resumed."
+                "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n\
+                 Set the marks, in bytes: with more unsent than `high` the protocol is paused, with no more than `low` resumed.\n\n\
+                 Without `high` it is four times `low`, or 64 KiB; without `low` it is a quarter of `high`. Raises ValueError for a\n\
+                 mark below 0 and for `low` above `high`."
             ),
             method!(
                 Stream,
                 "_force_close",
                 force_close,
-                "abort(), with the exception for connection_lost()."
+                "_force_close($self, /, exc)\n--\n\n\
+                 Like abort(), with the exception for connection_lost()."
             ),
             method!(
                 Stream,
                 "_make_empty_waiter",
                 make_empty_waiter,
-                "Return a future that ends when all is sent."
+                "_make_empty_waiter($self)\n--\n\n\
+                 Return a future that ends when all is sent."
             ),
             method!(
                 Stream,
                 "_reset_empty_waiter",
                 reset_empty_waiter,
-                "Forget the future of _make_empty_waiter()."
+                "_reset_empty_waiter($self)\n--\n\n\
+                 Forget the future of _make_empty_waiter()."
             ),
         ]
     }

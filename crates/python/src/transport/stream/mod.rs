@@ -118,7 +118,9 @@ impl StreamWork {
     /// Shows the garbage collector what the work refers to.
     pub(crate) fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
-            Self::Connect(object) | Self::Connected(object) | Self::Lost(object) => object.iter().for_each(visit),
+            Self::Connect(object) | Self::Connected(object) | Self::Lost(object) => {
+                object.iter().for_each(visit)
+            }
             Self::Deliver | Self::Writable | Self::Drained | Self::SendFailed(_) => {}
         }
     }

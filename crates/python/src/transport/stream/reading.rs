@@ -365,14 +365,11 @@ impl State {
         (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
     }
 
-    /// Takes what is to be handed over next: all bytes that have arrived, up to what one read takes.
+    /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would
+    /// arrive faster than they are delivered, without end.)
     fn next_delivery(&mut self) -> Option<Delivery> {
         let mut chunks = Vec::new();
-        let mut length = 0;
-        while let Some(Received::Data(chunk)) = self.arrived.front()
-            && (chunks.is_empty() || length + chunk.len() <= MOST)
-        {
-            length += chunk.len();
+        while let Some(Received::Data(_)) = self.arrived.front() {
             if let Some(Received::Data(chunk)) = self.arrived.pop_front() {
                 chunks.push(chunk);
             }
