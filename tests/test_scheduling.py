@@ -263,7 +263,7 @@ def test_wrong_arguments_are_refused_in_cpythons_words() -> None:
             (loop.call_soon, (), {}),
             (loop.call_soon, (print,), {"nonsense": 1}),
             (loop.call_soon_threadsafe, (), {}),
-            (loop.call_soon_threadsafe, (print,), {"contexts": None}),
+            (loop.call_soon_threadsafe, (print,), {"nonsense": None}),
             (loop.call_later, (), {}),
             (loop.call_later, (1,), {}),
             (loop.call_later, (None, print), {}),
@@ -365,18 +365,20 @@ def test_contexts() -> None:
     assert ("copy again", "scenario") in notes
 
 
-def test_a_context_that_is_already_entered() -> None:
+def test_a_context_that_is_already_entered(caplog: pytest.LogCaptureFixture) -> None:
+    """That is an error of the callback's. (From 3.12 on its handler cannot enter the context either, and is said to have failed.)"""
+
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()
-        handler_notes(loop, notes)
         context = contextvars.copy_context()
         handle = loop.call_soon(notes.append, "ran", context=context)
+        caplog.clear()
         context.run(handle._run)  # type: ignore[attr-defined]
         handle.cancel()
         await turns()
-        notes[0] = [text.partition("<")[0] for text in notes[0]]
+        notes.extend(record.getMessage().partition("\n")[0] for record in caplog.records)
 
-    assert "cannot enter context: " in same(scenario)[0]
+    assert "ran" not in same(scenario)
 
 
 def test_a_callback_that_raises_leaves_its_context() -> None:
