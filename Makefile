@@ -104,12 +104,25 @@ test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks 
 	@$(STAGE) "pytest" $(BIN)/python -m pytest
 
 .PHONY: lint
-lint: build $(VENV)/.test-tools ## rustfmt, clippy (warnings denied), ruff, mypy
+lint: lint-rustfmt lint-clippy lint-ruff lint-mypy ## rustfmt, clippy (warnings denied), ruff, mypy
+
+.PHONY: lint-rustfmt
+lint-rustfmt:
 	@$(STAGE) "rustfmt" cargo fmt --all --check
-	PYO3_PYTHON=$(BIN)/python $(STAGE) "clippy" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
-	$(STAGE) "ruff check" $(BIN)/ruff check
+
+.PHONY: lint-clippy
+lint-clippy: $(VENV)/.made
+	@PYO3_PYTHON=$(BIN)/python $(STAGE) "clippy" \
+	    cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-ruff
+lint-ruff: $(VENV)/.test-tools
+	@$(STAGE) "ruff check" $(BIN)/ruff check
 	$(STAGE) "ruff format" $(BIN)/ruff format --check
-	$(STAGE) "mypy" $(BIN)/mypy
+
+.PHONY: lint-mypy
+lint-mypy: $(VENV)/.test-tools
+	@$(STAGE) "mypy" $(BIN)/mypy
 
 .PHONY: format
 format: $(VENV)/.test-tools ## lay out Rust and Python as `make lint` wants them

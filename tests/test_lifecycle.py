@@ -382,7 +382,10 @@ def test_close_twice_and_what_is_refused_afterwards() -> None:
                 coroutine = nothing()
                 executor = concurrent.futures.ThreadPoolExecutor(1)
                 special = {"future": coroutine, "coroutine": coroutine, "executor": executor}
-                given = [special.get(argument, argument) if isinstance(argument, str) else argument for argument in arguments]
+                given = [
+                    special.get(argument, argument) if isinstance(argument, str) else argument
+                    for argument in arguments
+                ]
                 record[name] = error_of(getattr(loop, name), *given)
                 coroutine.close()
                 executor.shutdown()

@@ -543,7 +543,11 @@ def test_cycles_through_handles_are_collected() -> None:
 
     loop = whilst.Loop()
     references = []
-    for schedule in (loop.call_soon, loop.call_soon_threadsafe, lambda callback: loop.call_later(1000, callback)):
+    for schedule in (
+        loop.call_soon,
+        loop.call_soon_threadsafe,
+        lambda callback: loop.call_later(1000, callback),
+    ):
         node = Node()
         node.handle = schedule(node)
         references.append(weakref.ref(node))

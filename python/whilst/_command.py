@@ -39,8 +39,8 @@ def main() -> None:
     for :exc:`SystemExit`, death by ``SIGINT`` for :exc:`KeyboardInterrupt`), but is displayed from the program's
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
-    kind, target, arguments = _parse(sys.argv[1:])
     _leave_own_path()
+    kind, target, arguments = _parse(sys.argv[1:])
 
     from whilst._children import include_children
     from whilst._policy import CommandPolicy

@@ -77,6 +77,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read(file: Path) -> LeftOut:
+    try:
+        return left_out.read(file)
+    except (OSError, ValueError) as problem:
+        raise Unusable(str(problem)) from problem
+
+
 def existing_modules(package: str) -> dict[str, int]:
     """Names of the test modules of `package` on this Python, with the size of their files."""
     try:
@@ -129,13 +136,9 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.loop = WHILST if options.loop == "whilst" else options.loop
-        self.lists = left_out.read(HERE / "exceptions.toml")
-        if options.exceptions:
-            # What the tests are about does not depend on the list of what a loop cannot do.
-            subject = self.lists.stdlib_subject
-            self.lists = left_out.read(options.exceptions)
-            self.lists.stdlib_subject += subject
-        elif self.loop != WHILST:
+        self.lists = read(options.exceptions or HERE / "exceptions.toml")
+        if not options.exceptions and self.loop != WHILST:
+            # The list tells what is known of whilst.
             self.lists.exceptions, self.lists.not_yet = [], []
         self.limits = Limits(options.test_timeout, options.timeout)
         self.match = options.match
@@ -163,7 +166,6 @@ class Session:
             skip=self.patterns([entry for entry in listed if not entry.run]),
             apart=self.patterns([entry for entry in listed if entry.run]),
             match=self.match,
-            stdlib_subject=self.patterns(lists.stdlib_subject),
         )
 
     def patterns(self, entries: list[left_out.Entry]) -> list[str]:

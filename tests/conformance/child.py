@@ -8,8 +8,7 @@ The one argument is a file with the request, in JSON::
      "only": ["…TestCase.test_a", …],               test ids; null: all
      "skip": ["…TestCase.test_b", …],               patterns of test ids that are not run
      "apart": ["…TestCase.test_c", …],              patterns of test ids that the parent asks for later
-     "match": "*pipe*",                             pattern of test ids that are run; null: all
-     "stdlib_subject": ["…SignalTests.*", …]}       patterns of test ids that keep the stdlib's loop
+     "match": "*pipe*"}                             pattern of test ids that are run; null: all
 
 (patterns as `fnmatch` has them).
 
@@ -65,11 +64,10 @@ class Result(unittest.TestResult):
 
     SEVERITY = ("passed", "skipped", "failed", "error")
 
-    def __init__(self, stream: Stream, substitution: Substitution | None, stdlib_subject: list[str]) -> None:
+    def __init__(self, stream: Stream, substitution: Substitution | None) -> None:
         super().__init__()
         self.stream = stream
         self.substitution = substitution
-        self.stdlib_subject = stdlib_subject
         self.current: str | None = None
 
     @property
@@ -81,8 +79,6 @@ class Result(unittest.TestResult):
         self.current = test.id()
         self.outcome = "passed"
         self.detail: list[str] = []
-        if self.substitution:
-            self.substitution.enabled = not matches(self.current, self.stdlib_subject)
         self.loops_before = self.loops
         self.stream.send("start", id=self.current, log=os.fstat(2).st_size)
         self.began = time.perf_counter()
@@ -100,8 +96,6 @@ class Result(unittest.TestResult):
             seconds=round(time.perf_counter() - self.began, 3),
         )
         self.current = None
-        if self.substitution:
-            self.substitution.enabled = True
 
     def note(self, test: Any, outcome: str, detail: str) -> None:
         if self.current is None:
@@ -194,7 +188,7 @@ def main() -> None:
     ids = [test.id() for test in tests]
     stream.send("collected", ids=ids, left_out=listed["skip"], apart=listed["apart"])
 
-    result = Result(stream, substitution, request["stdlib_subject"])
+    result = Result(stream, substitution)
     unittest.TestSuite(tests).run(result)
 
     kinds = substitution.kinds if substitution else set()

@@ -1,6 +1,6 @@
 """Reads ``exceptions.toml``: which modules must be whole, and which tests are left out, and why.
 
-The file has four kinds of entries; the file itself says what each is for. A test is named
+The file has three kinds of entries; the file itself says what each is for. A test is named
 ``test_events.SelectEventLoopTests.test_writer_callback``; where CPython runs the same body in a class per
 selector, a pattern (as `fnmatch` has it) may stand for the class.
 """
@@ -65,7 +65,6 @@ class LeftOut:
     """The whole file."""
 
     modules: list[Module] = field(default_factory=list)
-    stdlib_subject: list[Entry] = field(default_factory=list)
     exceptions: list[Entry] = field(default_factory=list)
     not_yet: list[Entry] = field(default_factory=list)
     #: False: nobody has compared the file with the tests of this Python, so a name that is not there is no
@@ -77,7 +76,6 @@ class LeftOut:
         return replace(
             self,
             modules=[module for module in self.modules if _holds(python, f">={module.since}")],
-            stdlib_subject=[entry for entry in self.stdlib_subject if entry.applies(python, driver)],
             exceptions=[entry for entry in self.exceptions if entry.applies(python, driver)],
             not_yet=[entry for entry in self.not_yet if entry.applies(python, driver)],
         )
@@ -89,7 +87,6 @@ def read(file: Path) -> LeftOut:
     pythons = data.pop("checked", None)
     result = LeftOut(checked=pythons is None or f"{sys.version_info[0]}.{sys.version_info[1]}" in pythons)
     for kind, target, needs in (
-        ("stdlib_subject", result.stdlib_subject, "reason"),
         ("exception", result.exceptions, "reason"),
         ("not_yet", result.not_yet, "capability"),
     ):

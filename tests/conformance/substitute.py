@@ -15,9 +15,7 @@ The tests make a loop in one of three ways, and each is answered with as little 
   ``test_pep492``, which mock the methods that it lacks. It is replaced in the same way, so that these two
   modules run on the loop.
 
-``test_utils.TestLoop``, a subclass of ``base_events.BaseEventLoop`` with a clock of its own, is left alone,
-and so are the tests whose subject is a class of the stdlib (``Substitution.enabled`` is false while they
-run).
+``test_utils.TestLoop``, a subclass of ``base_events.BaseEventLoop`` with a clock of its own, is left alone.
 
 Two private attributes of the stdlib's loop are used by tests that are about something else, and are lent to a
 loop that lacks them: see `_lend` and `Substitution.adapt_utilities`.
@@ -46,7 +44,6 @@ class Substitution:
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
-        self.enabled = True
         self.made = 0
         self.kinds: set[type] = set()
         self._factory: Callable[[], Any] | None = None
@@ -92,8 +89,6 @@ class Substitution:
         utilities.TestCase.close_loop = staticmethod(close)
 
     def make(self, original: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self.enabled:
-            return original(*args, **kwargs)
         if self._factory is None:
             loop = original(*args, **kwargs)
         else:

@@ -81,7 +81,6 @@ class Request:
     skip: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     match: str | None = None
-    stdlib_subject: list[str] = field(default_factory=list)
 
 
 def run_module(request: Request, environment: dict[str, str], limits: Limits) -> ModuleRun:

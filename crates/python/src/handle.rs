@@ -96,6 +96,10 @@ pub(crate) trait AnyHandle: Instance + From<Shared> {
 }
 
 /// Makes a handle. In debug mode it remembers where.
+///
+/// The garbage collector does not know it: most handles are run and gone before a collection could come by, and a loop with
+/// thousands of them would be walked through again and again for nothing. While a handle waits in the loop's queues the loop
+/// shows the collector what it refers to ([`visit_queued`]); when it leaves them and somebody else holds it, it is tracked.
 #[inline]
 pub(crate) fn new_handle<T: AnyHandle>(
     py: Python<'_>,
@@ -114,13 +118,32 @@ pub(crate) fn new_handle<T: AnyHandle>(
         when,
         key: None,
     };
-    Object::new(py, T::from(Shared(Guarded::new(state))))
+    Object::new_untracked(py, T::from(Shared(Guarded::new(state))))
 }
 
 /// The stack of the Python code that called, as `asyncio.format_helpers.extract_stack()` gives it.
 pub(crate) fn extract_stack(py: Python<'_>) -> PyResult<Py<PyAny>> {
     static EXTRACT_STACK: Import = Import::new("asyncio.format_helpers", "extract_stack");
     Ok(EXTRACT_STACK.get(py)?.call0()?.unbind())
+}
+
+/// Shows the garbage collector a handle in one of the loop's queues, or, if it does not know the handle, what that refers to.
+pub(crate) fn visit_queued<T: AnyHandle>(handle: &Object<T>, see: &mut impl FnMut(&Py<PyAny>)) {
+    see(handle.as_py());
+    if handle.is_tracked() {
+        return;
+    }
+    handle.get().shared().0.try_with(|state| {
+        if let Some(callback) = &state.callback {
+            see(&callback.callable);
+            see(&callback.context);
+            callback.arguments.iter().for_each(&mut *see);
+        }
+        if let Some(event_loop) = &state.event_loop {
+            see(event_loop.as_any());
+        }
+        state.repr.iter().chain(&state.source_traceback).for_each(see);
+    });
 }
 
 impl Shared {
@@ -169,6 +192,7 @@ pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<(
     let callback = if unshared {
         handle.get().shared().0.with(py, |state| state.callback.take())
     } else {
+        handle.track(py);
         handle
             .get()
             .shared()
@@ -197,6 +221,7 @@ fn failed<T: AnyHandle>(py: Python<'_>, handle: &Object<T>, error: PyErr) -> PyR
     if ends_the_run(py, &error) {
         return Err(error);
     }
+    handle.track(py);
     static REPORT: Import = Import::new("whilst._loop.errors", "report_callback");
     let event_loop =
         handle.get().shared().0.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
@@ -225,6 +250,7 @@ pub(crate) fn cancel_handle<T: AnyHandle>(py: Python<'_>, handle: &Object<T>) ->
         (state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)), state.key.take())
     });
     let Some(event_loop) = event_loop else { return Ok(()) };
+    handle.track(py);
     if let Some(key) = key {
         event_loop.get().forget_timer(py, key);
     }

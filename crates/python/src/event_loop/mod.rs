@@ -28,7 +28,7 @@ use self::readiness::Watches;
 use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle};
+use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -151,8 +151,8 @@ impl LoopCore {
         self.state.try_with(|state| {
             for work in state.ready.iter() {
                 match work {
-                    Work::Handle(handle) => see(handle.as_py()),
-                    Work::Timer(handle) => see(handle.as_py()),
+                    Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
                         work.traverse(&mut see);
@@ -160,11 +160,11 @@ impl LoopCore {
                     Work::Accepted(..) => {}
                 }
             }
-            state.timers.iter().for_each(|timer| see(timer.as_py()));
+            state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| see(handle.as_py()));
+        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
@@ -259,20 +259,32 @@ impl LoopCore {
 
     /// Drops all that is queued, registered and under way.
     fn drop_contents(&self, py: Python<'_>) {
-        let contents = self.state.with(py, |state| {
+        let (ready, timers, others) = self.state.with(py, |state| {
             (
                 std::mem::replace(&mut state.ready, ReadyQueue::new()),
                 std::mem::replace(&mut state.timers, Timers::new()),
-                state.registry.drain(),
-                std::mem::take(&mut state.watches),
-                std::mem::take(&mut state.transports),
-                std::mem::take(&mut state.acceptors),
-                std::mem::take(&mut state.unsent),
-                state.driver.take(),
+                (
+                    state.registry.drain(),
+                    std::mem::take(&mut state.watches),
+                    std::mem::take(&mut state.transports),
+                    std::mem::take(&mut state.acceptors),
+                    std::mem::take(&mut state.unsent),
+                    state.driver.take(),
+                ),
             )
         });
-        drop(contents);
-        drop(self.inbox.close());
+        let inbox = self.inbox.close();
+        // Somebody may hold these, and from here on nobody shows the collector what they refer to but they themselves.
+        for work in ready.iter() {
+            match work {
+                Work::Handle(handle) => handle.track(py),
+                Work::Timer(timer) => timer.track(py),
+                Work::Stream(..) | Work::Accepted(..) => {}
+            }
+        }
+        timers.iter().for_each(|timer| timer.track(py));
+        inbox.iter().for_each(|handle| handle.track(py));
+        drop((ready, timers, inbox, others));
     }
 }
 

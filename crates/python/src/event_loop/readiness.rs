@@ -168,6 +168,7 @@ impl LoopCore {
         }
         let callback = Callback::from_tuple(callback, arguments)?;
         let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
+        handle.track(py);
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;

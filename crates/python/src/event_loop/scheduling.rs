@@ -109,7 +109,9 @@ impl LoopCore {
                 }
             }
         }
-        let Some(callable) = callable else { return Err(missing_callback(function, first, &arguments)) };
+        let Some(callable) = callable else {
+            return Err(missing_arguments(function, parameters(function), arguments));
+        };
         let debug = core.is_debug();
         if debug {
             if function != "call_soon_threadsafe" {
@@ -202,19 +204,31 @@ fn given_twice(function: &str, name: &Bound<'_, PyString>) -> PyErr {
     PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'"))
 }
 
+/// What CPython says where `names`, of those before `*args`, were given neither by position nor by name.
 #[cold]
-fn missing_callback(function: &str, first: usize, arguments: &Arguments<'_, '_>) -> PyErr {
-    let names: &[&str] = match (function, first, arguments.len()) {
-        ("call_later", _, 0) => &["'delay'", "'callback'"],
-        ("call_at", _, 0) => &["'when'", "'callback'"],
-        _ => &["'callback'"],
-    };
-    let plural = if names.len() > 1 { "s" } else { "" };
+fn missing_arguments(function: &str, names: &[&str], arguments: Arguments<'_, '_>) -> PyErr {
+    let given: Vec<_> = arguments.keywords().map(|(name, _)| name.to_string()).collect();
+    let missing: Vec<_> = names
+        .iter()
+        .skip(arguments.len())
+        .filter(|name| !given.iter().any(|given| given == *name))
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let plural = if missing.len() > 1 { "s" } else { "" };
     PyTypeError::new_err(format!(
         "{function}() missing {} required positional argument{plural}: {}",
-        names.len(),
-        names.join(" and ")
+        missing.len(),
+        missing.join(" and ")
     ))
+}
+
+/// The parameters of a method before `*args`.
+fn parameters(function: &str) -> &'static [&'static str] {
+    match function {
+        "call_later" => &["delay", "callback"],
+        "call_at" => &["when", "callback"],
+        _ => &["callback"],
+    }
 }
 
 fn call_soon(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -252,7 +266,7 @@ fn time_argument<'a, 'py>(
             return Ok(value);
         }
     }
-    Err(missing_callback(function, 1, arguments))
+    Err(missing_arguments(function, parameters(function), *arguments))
 }
 
 fn call_later(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -298,7 +312,9 @@ pub(crate) fn new_handle_of(
     let py = event_loop.py();
     let callback = Callback::from_tuple(callback, args)?;
     let debug = event_loop.get().is_debug();
-    new_handle::<Handle>(py, event_loop.as_unbound(), callback, 0.0, debug).map(Object::into_any)
+    let handle: Object<Handle> = new_handle(py, event_loop.as_unbound(), callback, 0.0, debug)?;
+    handle.track(py);
+    Ok(handle.into_any())
 }
 
 #[pymethods]

@@ -149,6 +149,36 @@ impl<T: Instance> Object<T> {
         }
     }
 
+    /// A new instance that the garbage collector does not know yet. Whoever holds it shows the collector what it refers to, for as
+    /// long as it is not [tracked](Self::track). (On builds without a GIL it is tracked from the start: what the collector
+    /// there asks of objects is another thing.)
+    #[inline]
+    pub(crate) fn new_untracked(py: Python<'_>, value: T) -> PyResult<Self> {
+        let object = Self::new(py, value)?;
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a new instance, which no collection has seen.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(object.0.as_ptr().cast());
+        }
+        Ok(object)
+    }
+
+    /// Makes the instance known to the garbage collector.
+    #[inline]
+    pub(crate) fn track(&self, _py: Python<'_>) {
+        if !self.is_tracked() {
+            // SAFETY: a complete instance of a class with a traverse function, not tracked.
+            unsafe { ffi::PyObject_GC_Track(self.0.as_ptr().cast()) }
+        }
+    }
+
+    /// True if the garbage collector knows the instance.
+    #[inline]
+    pub(crate) fn is_tracked(&self) -> bool {
+        // SAFETY: a live instance of a class that supports the collector.
+        unsafe { ffi::PyObject_GC_IsTracked(self.0.as_ptr()) != 0 }
+    }
+
     /// The instance as one of this class, if it is one.
     pub(crate) fn from_any(object: &Bound<'_, PyAny>) -> Option<Self> {
         // SAFETY: any object has a type; these classes cannot be subclassed, so the type itself is what to compare.
@@ -449,7 +479,11 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
     NESTED.set(nested + 1);
     // SAFETY: by the contract above.
     unsafe { destroy(object) };
-    while nested == 0 {
+    if nested > 0 {
+        NESTED.set(nested);
+        return;
+    }
+    loop {
         let next = Cell::new(None);
         change(&|postponed| {
             next.set(postponed.pop());
@@ -461,7 +495,7 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
         // SAFETY: postponed above under the same contract, and once.
         unsafe { destroy(object) };
     }
-    NESTED.set(nested);
+    NESTED.set(0);
 }
 
 /// The signature of a method: the instance, and the arguments.
