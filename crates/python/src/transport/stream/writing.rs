@@ -303,7 +303,8 @@ impl Stream {
         error: &io::Error,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let (waiter, cause) = this.get().state.with(py, |state| (state.empty_waiter.take(), state.take_failure()));
+        let (waiter, cause) =
+            this.get().state.with(py, |state| (state.empty_waiter.take(), state.take_failure()));
         // A reset is said once: if a receive operation has heard of it, a send only hears that the pipe is broken.
         let error = os_error(py, cause.as_ref().unwrap_or(error));
         if let Some(waiter) = waiter
