@@ -706,7 +706,9 @@ def test_the_peer_sees_the_end_of_a_closed_transport() -> None:
                     getattr(transport, end)()
                     await protocol.lost
                     try:
-                        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(second, 10), 5) == b""
+                        assert (
+                            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(second, 10), 5) == b""
+                        )
                     except ConnectionResetError:
                         assert busy
 
