@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import os
 import socket
 import stat
 import sys
@@ -16,11 +15,9 @@ import whilst
 from oracle import (
     SECONDS,
     descriptors,
-    error_of,
     error_of_awaiting,
     handler_notes,
     no_descriptor_leaks,
-    notes_of,
     program,
     reset,
     run,
