@@ -10,8 +10,9 @@ use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::copy_context;
-use crate::ffi::class::{Object, add_fast_methods};
+use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
+use crate::ffi::methods::add_fast_methods;
 use crate::ffi::stored_arguments::StoredArguments;
 use crate::handle::{AnyHandle, Callback, Handle, TimerHandle, new_handle};
 

@@ -11,8 +11,8 @@ use super::LoopCore;
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::call_keywords;
-use crate::ffi::class::add_fast_methods;
 use crate::ffi::imports::{Import, LateImport};
+use crate::ffi::methods::add_fast_methods;
 
 /// Adds the methods of this file to the class.
 pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {

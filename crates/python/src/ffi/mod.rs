@@ -16,4 +16,5 @@ pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod methods;
 pub(crate) mod stored_arguments;

@@ -47,6 +47,16 @@ impl Address {
         matches!(self, Self::V4(_) | Self::V6(_))
     }
 
+    /// The family's number (`AF_INET` and so on), if it is known.
+    pub(crate) fn family(&self) -> Option<i32> {
+        match self {
+            Self::V4(_) => Some(libc::AF_INET),
+            Self::V6(_) => Some(libc::AF_INET6),
+            Self::Unix(_) => Some(libc::AF_UNIX),
+            Self::Unknown => None,
+        }
+    }
+
     /// The address as `socket.getsockname()` returns it (`makesockaddr` in CPython's `socketmodule.c`); None if unknown.
     pub(crate) fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self {
@@ -63,7 +73,8 @@ impl Address {
             )?
             .into_any(),
             Self::Unix(address) => {
-                if let Some(name) = address.abstract_name() {
+                // A socket without a name looks to `rustix` as if it had an abstract one of no bytes.
+                if let Some(name) = address.abstract_name().filter(|name| !name.is_empty()) {
                     let mut bytes = vec![0];
                     bytes.extend_from_slice(name);
                     PyBytes::new(py, &bytes).into_any()

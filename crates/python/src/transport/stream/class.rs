@@ -443,7 +443,10 @@ fn extra_dict<'py>(this: &Object<Stream>, py: Python<'py>) -> Bound<'py, PyDict>
 /// where it is found also after the transport is closed.
 fn transport_socket(this: &Object<Stream>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     static TRANSPORT_SOCKET: Import = Import::new("asyncio.trsock", "TransportSocket");
-    let Some(socket) = python_socket(this, py)? else { return Ok(None) };
+    let socket = match python_socket(this, py)? {
+        Some(socket) => socket,
+        None => closed_socket(this, py)?,
+    };
     let wrapped = TRANSPORT_SOCKET.get(py)?.call1((socket,))?;
     extra_dict(this, py).set_item(intern!(py, "socket"), &wrapped)?;
     Ok(Some(wrapped.unbind()))
@@ -457,6 +460,15 @@ fn python_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Option
     let socket = Descriptor::socket(&mut descriptor, py);
     this.get().state.with(py, |state| state.descriptor = descriptor);
     socket
+}
+
+/// A `socket.socket` of the transport's family that is closed: what is left of a socket that nobody asked for in time.
+fn closed_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    static SOCKET: Import = Import::new("socket", "socket");
+    let family = this.get().state.with(py, |state| state.names.local.family());
+    let socket = SOCKET.get(py)?.call1((family.unwrap_or(libc::AF_UNIX), libc::SOCK_STREAM))?;
+    socket.call_method0(intern!(py, "close"))?;
+    Ok(socket)
 }
 
 fn loop_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {

@@ -72,6 +72,9 @@ impl Descriptor {
     }
 }
 
+/// Looked up before there is a transport, since nothing can be when the interpreter shuts down.
+pub(crate) static WARN: Import = Import::new("warnings", "warn");
+
 impl Stream {
     /// A transport over a connected, non-blocking socket, known to the loop and to its server, if it has one. What follows is
     /// [`Stream::connect`].
@@ -131,7 +134,11 @@ impl Stream {
             },
         )?;
         if let Some(server) = server {
-            attach(py, server.bind(py), &stream)?;
+            if let Err(error) = attach(py, server.bind(py), &stream) {
+                // The server is closed. Nobody was told of the connection, so nobody need be warned of its end.
+                drop(stream.get().state.with(py, |state| state.descriptor.take()));
+                return Err(error);
+            }
             stream.get().state.with(py, |state| state.server = Some(server));
         }
         let key = core.state.with(py, |state| {
@@ -302,11 +309,10 @@ impl Stream {
             return;
         }
         let warned = this.bind(py).repr().and_then(|repr| {
-            let warnings = py.import("warnings")?;
             let keywords = PyDict::new(py);
             keywords.set_item("source", this.bind(py))?;
             let message = format!("unclosed transport {repr}");
-            warnings.call_method("warn", (message, py.get_type::<PyResourceWarning>()), Some(&keywords))
+            WARN.get(py)?.call((message, py.get_type::<PyResourceWarning>()), Some(&keywords))
         });
         if let Err(error) = warned {
             error.write_unraisable(py, Some(this.bind(py)));

@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use rustix::net::Shutdown;
-use whilst_engine::driver::{Event, Interest, send_now};
+use whilst_engine::driver::{Event, Interest, Received, send_now};
 
 use super::lifecycle::cancel;
 use super::{State, Stream, StreamWork};
@@ -117,13 +117,15 @@ impl Stream {
                 Written::List
             }
         });
+        if let Written::Warn = written {
+            return WARN.get(py)?.call0().map(drop);
+        }
         let Some(event_loop) = this.get().event_loop(py) else { return Ok(()) };
         let event_loop = event_loop.bind(py);
         match written {
-            Written::Done => {}
+            Written::Done | Written::Warn => {}
             Written::List => LoopCore::list_unsent(event_loop, this),
             Written::Send => Self::send_now(this, event_loop),
-            Written::Warn => return WARN.get(py)?.call0().map(drop),
         }
         Self::maybe_pause_protocol(this, event_loop)
     }
@@ -301,8 +303,10 @@ impl Stream {
         error: &io::Error,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let error = os_error(py, error);
-        let waiter = this.get().state.with(py, |state| state.empty_waiter.take());
+        let (waiter, cause) =
+            this.get().state.with(py, |state| (state.empty_waiter.take(), state.take_failure()));
+        // A reset is said once: if a receive operation has heard of it, a send only hears that the pipe is broken.
+        let error = os_error(py, cause.as_ref().unwrap_or(error));
         if let Some(waiter) = waiter
             && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
         {
@@ -339,6 +343,14 @@ impl State {
         self.outgoing.awaited = self.waits_for_empty() || self.protocol_paused;
         let awaited = self.outgoing.awaited;
         std::mem::replace(&mut self.outgoing, Outgoing::empty(awaited))
+    }
+
+    /// Takes the failure that a receive operation has met and the protocol was not told of.
+    fn take_failure(&mut self) -> Option<io::Error> {
+        match self.arrived.pop_back_if(|received| matches!(received, Received::Failed(_))) {
+            Some(Received::Failed(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// Something is to happen once everything is sent.

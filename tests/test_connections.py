@@ -1,0 +1,334 @@
+"""``create_connection`` and ``create_unix_connection``."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracle import (
+    SECONDS,
+    error_of_awaiting,
+    no_descriptor_leaks,
+    run,
+    same,
+    socket_pair,
+    turns,
+)
+
+pytestmark = pytest.mark.usefixtures("driver")
+
+
+@contextlib.contextmanager
+def listener(host: str = "127.0.0.1", port: int = 0, backlog: int = 10) -> Any:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+        yield sock
+
+
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def resolve_to(loop: Any, addresses: list[tuple[int, Any]]) -> None:
+    """Have the loop's resolver answer with these."""
+
+    async def getaddrinfo(*_args: object, **_keywords: object) -> list[Any]:
+        return [(family, socket.SOCK_STREAM, 6, "", address) for family, address in addresses]
+
+    loop.getaddrinfo = getaddrinfo
+
+
+def test_connect() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        for host in ("127.0.0.1", "::1", "localhost"):
+            with listener("::1" if host == "::1" else "127.0.0.1") as sock:
+                transport, protocol = await loop.create_connection(asyncio.Protocol, host, sock.getsockname()[1])
+                notes.append(transport.get_extra_info("peername") == sock.getsockname())
+                notes.append(transport.get_protocol() is protocol)
+                transport.close()
+                await turns()
+
+    same(scenario)
+
+
+def test_wrong_arguments_in_cpythons_words() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        with socket.socket() as sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            for keywords in (
+                {},
+                {"host": "127.0.0.1", "port": 1, "sock": sock},
+                {"sock": datagrams},
+                {"host": "127.0.0.1", "port": 1, "server_hostname": "x"},
+                {"host": None, "port": 1, "ssl": True},
+                {"host": "127.0.0.1", "port": 1, "ssl_handshake_timeout": 1},
+                {"host": "no.such.host.invalid", "port": 1},
+                {"host": "127.0.0.1", "port": "no such service"},
+                {"host": "127.0.0.1", "port": 1, "family": socket.AF_INET6},
+            ):
+                kind, words = await error_of_awaiting(loop.create_connection(asyncio.Protocol, **keywords))
+                notes.append((sorted(keywords), kind, words.partition("<")[0]))
+            kind, words = await error_of_awaiting(loop.create_connection(asyncio.Protocol, sock=sock))
+            notes.append((kind, words))
+
+    same(scenario)
+
+
+def test_refused_in_cpythons_words() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        port = unused_port()
+        for host in ("127.0.0.1", "::1"):
+            kind, words = await error_of_awaiting(loop.create_connection(asyncio.Protocol, host, port))
+            notes.append((kind, words.replace(str(port), "PORT")))
+        resolve_to(loop, [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port))])
+        kind, words = await error_of_awaiting(loop.create_connection(asyncio.Protocol, "many.example", port))
+        notes.append((kind, words.replace(str(port), "PORT")))
+        resolve_to(loop, [])
+        notes.append(await error_of_awaiting(loop.create_connection(asyncio.Protocol, "none.example", port)))
+
+    with no_descriptor_leaks():
+        notes = same(scenario)
+    assert notes[0][0] == "ConnectionRefusedError"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12 on")
+def test_all_errors() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        port = unused_port()
+        resolve_to(loop, [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port))])
+        try:
+            await loop.create_connection(asyncio.Protocol, "many.example", port, all_errors=True)
+        except ExceptionGroup as group:
+            notes.append([(type(each).__name__, str(each).replace(str(port), "PORT")) for each in group.exceptions])
+
+    assert len(same(scenario)[0]) == 2
+
+
+def test_the_second_address_is_tried() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as sock:
+            address = sock.getsockname()
+            resolve_to(loop, [(socket.AF_INET, ("127.0.0.2", address[1])), (socket.AF_INET, address)])
+            transport, _ = await loop.create_connection(asyncio.Protocol, "two.example", 1)
+            assert transport.get_extra_info("peername") == address
+            transport.close()
+            await turns()
+
+    with no_descriptor_leaks():
+        run(main())
+
+
+def test_happy_eyeballs() -> None:
+    """The first address hangs; the second is tried after the delay, and the first given up."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as good, listener(backlog=0) as hangs, contextlib.ExitStack() as stack:
+            # Its queue is full.
+            for _ in range(2):
+                sock = stack.enter_context(socket.socket())
+                sock.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect(hangs.getsockname())
+            await asyncio.sleep(0.01)
+            resolve_to(loop, [(socket.AF_INET, hangs.getsockname()), (socket.AF_INET, good.getsockname())])
+            begin = time.monotonic()
+            transport, _ = await asyncio.wait_for(
+                loop.create_connection(asyncio.Protocol, "slow.example", 1, happy_eyeballs_delay=0.05), SECONDS
+            )
+            assert 0.04 < time.monotonic() - begin < 0.9
+            assert transport.get_extra_info("peername") == good.getsockname()
+            transport.close()
+            await turns()
+
+    with no_descriptor_leaks():
+        run(main())
+
+
+def test_interleaved_families() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        tried: list[Any] = []
+        port = unused_port()
+        addresses = [(socket.AF_INET6, ("::1", port, 0, 0))] * 2 + [(socket.AF_INET, ("127.0.0.1", port))] * 2
+        resolve_to(loop, addresses)
+        original = loop.sock_connect
+
+        async def sock_connect(sock: Any, address: Any) -> None:
+            tried.append(sock.family.name)
+            await original(sock, address)
+
+        loop.sock_connect = sock_connect
+        for keywords in ({}, {"interleave": 1}, {"interleave": 2}, {"happy_eyeballs_delay": 0.01}):
+            tried.clear()
+            await error_of_awaiting(loop.create_connection(asyncio.Protocol, "x.example", port, **keywords))
+            notes.append(list(tried))
+
+    with no_descriptor_leaks():
+        same(scenario)
+
+
+def test_local_addresses() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as sock:
+            address = sock.getsockname()
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, *address, local_addr=("127.0.0.3", 0)
+            )
+            notes.append(transport.get_extra_info("sockname")[0])
+            taken = transport.get_extra_info("sockname")
+            transport.close()
+            await turns()
+            for local in (("127.0.0.1", address[1]), ("192.0.2.1", 0), ("no.such.host.invalid", 0), ("::1", 0)):
+                kind, words = await error_of_awaiting(
+                    loop.create_connection(asyncio.Protocol, *address, local_addr=local)
+                )
+                notes.append((kind, words.replace(str(address[1]), "PORT")))
+            notes.append(taken[0])
+
+    with no_descriptor_leaks():
+        same(scenario)
+
+
+def test_a_socket_of_ones_own() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with socket_pair() as (first, second):
+            first.setblocking(True)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=first)
+            notes.append(first.gettimeout())
+            transport.write(b"x")
+            await turns()
+            notes.append(second.recv(10))
+            transport.close()
+            await turns()
+            notes.append(first.fileno())
+            notes.append((await error_of_awaiting(loop.create_connection(asyncio.Protocol, sock=first)))[0])
+
+    expected_and_actual = same(scenario)
+    assert expected_and_actual[:3] == [0.0, b"x", -1]
+
+
+def test_protocol_factories_that_fail() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def factory() -> Any:
+            raise ValueError("no protocol")
+
+        with listener() as sock:
+            notes.append(await error_of_awaiting(loop.create_connection(factory, *sock.getsockname())))
+
+    import gc
+    import warnings
+
+    with warnings.catch_warnings():
+        # CPython leaves the socket to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        same(scenario)
+        gc.collect()
+
+
+def test_cancelled_while_connecting() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener(backlog=0) as hangs, contextlib.ExitStack() as stack:
+            for _ in range(2):
+                sock = stack.enter_context(socket.socket())
+                sock.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect(hangs.getsockname())
+            await asyncio.sleep(0.01)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(loop.create_connection(asyncio.Protocol, *hangs.getsockname()), 0.05)
+
+    with no_descriptor_leaks():
+        run(main())
+
+
+def test_cancelled_at_every_step() -> None:
+    """Whenever it is cancelled, no descriptor is left open."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener(backlog=100) as sock:
+            for steps in range(12):
+                task = loop.create_task(loop.create_connection(asyncio.Protocol, *sock.getsockname()))
+                await turns(steps)
+                task.cancel()
+                try:
+                    transport, _ = await task
+                except asyncio.CancelledError:
+                    pass
+                else:
+                    transport.close()
+                await turns()
+
+    with no_descriptor_leaks():
+        run(main())
+
+
+def test_paths(tmp_path: Path) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        path = tmp_path / f"socket{len(list(tmp_path.iterdir()))}"
+        kind, words = await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, path))
+        notes.append((kind, words.replace(str(path), "PATH")))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            notes.append((await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, str(path))))[0])
+            sock.listen()
+            for form in (path, str(path), str(path).encode()):
+                transport, _ = await loop.create_unix_connection(asyncio.Protocol, form)
+                notes.append(transport.get_extra_info("peername") == str(path))
+                transport.close()
+                await turns()
+        with socket.socket(socket.AF_INET) as wrong:
+            for keywords in (
+                {},
+                {"path": path, "sock": wrong},
+                {"sock": wrong},
+                {"path": path, "server_hostname": "x"},
+                {"path": path, "ssl": True},
+            ):
+                kind, words = await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, **keywords))
+                notes.append((kind, words.partition("<")[0].replace(str(path), "PATH")))
+
+    same(scenario)
+
+
+def test_names_and_numbers() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        for arguments, keywords in (
+            (("127.0.0.1", 80), {}),
+            (("127.0.0.1", 80), {"type": socket.SOCK_STREAM}),
+            (("::1", 80), {"type": socket.SOCK_STREAM}),
+            (("127.0.0.1", "80"), {"type": socket.SOCK_STREAM}),
+            (("127.0.0.1", None), {"type": socket.SOCK_DGRAM}),
+            ((None, 80), {"type": socket.SOCK_STREAM}),
+            (("localhost", 80), {"type": socket.SOCK_STREAM, "family": socket.AF_INET}),
+            ((b"127.0.0.1", 80), {"type": socket.SOCK_STREAM, "flags": socket.AI_CANONNAME}),
+            (("127.1", 80), {"type": socket.SOCK_STREAM}),
+        ):
+            notes.append(await loop.getaddrinfo(*arguments, **keywords))  # type: ignore[arg-type]
+        for wrong in (("", 80), ("no.such.host.invalid", 1), ("127.0.0.1", "nonsense"), (5, 1), ("127.0.0.1", 1.5), ("\ud800", 1)):
+            notes.append(await error_of_awaiting(loop.getaddrinfo(*wrong)))  # type: ignore[arg-type]
+        notes.append(await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV))
+
+    same(scenario)
