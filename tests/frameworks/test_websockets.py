@@ -45,6 +45,23 @@ def test_messages_come_back_in_order(server: RunningServer) -> None:
     on_whilst(main())
 
 
+@pytest.mark.parametrize("kind", ["websockets"])
+def test_many_small_messages_and_then_nothing(server: RunningServer) -> None:
+    """All that is written in one iteration leaves, however many writes it was, and although nothing wakes the loop again:
+    the server answers only when it has got the last of them."""
+
+    async def main() -> None:
+        async with connect(url(server, "count"), compression=None) as socket:
+            for count in (10, 127, 300, 2000):
+                await socket.send(str(count))
+                for _ in range(count):
+                    await socket.send("x")  # comes back at once, until the kernel's buffers are full
+                async with asyncio.timeout(5):
+                    assert await socket.recv() == f"{count} came"
+
+    on_whilst(main())
+
+
 @every_websocket_server
 def test_a_large_message_and_one_in_fragments(server: RunningServer) -> None:
     async def main() -> None:

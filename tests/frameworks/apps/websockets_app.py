@@ -18,7 +18,12 @@ async def handle(socket: ServerConnection) -> None:
         return
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
-            await socket.send(message)
+            if socket.request.path == "/count":
+                for _ in range(int(message)):
+                    await socket.recv()
+                await socket.send(f"{message} came")
+            else:
+                await socket.send(message)
 
 
 async def main(port: int) -> None:
