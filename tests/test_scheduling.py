@@ -366,7 +366,7 @@ def test_contexts() -> None:
 
 
 def test_a_context_that_is_already_entered(caplog: pytest.LogCaptureFixture) -> None:
-    """That is an error of the callback's. (From 3.12 on its handler cannot enter the context either, and is said to have failed.)"""
+    """That is an error of the callback's. (From 3.12 on its handler cannot enter the context either, and is said to fail.)"""
 
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()
