@@ -742,6 +742,23 @@ def test_many_loops_at_once() -> None:
         loop.close()
 
 
+def test_a_closed_loop_has_no_descriptor() -> None:
+    """Although it is still referred to."""
+    loops = []
+    before = descriptors()
+    for number in range(20):
+        loop = whilst.Loop()
+        loop.run_until_complete(asyncio.sleep(0.0001))
+        if number % 2:
+            with socket_pair() as (first, _second):
+                loop.add_reader(first, print)
+                loop.run_until_complete(asyncio.sleep(0.0001))
+                loop.remove_reader(first)
+        loop.close()
+        loops.append(loop)
+    assert descriptors() <= before
+
+
 def test_loops_in_many_threads() -> None:
     async def work() -> int:
         with socket_pair() as (first, second):

@@ -12,9 +12,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -29,22 +29,23 @@ const NOTIFIED: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Waker {
     state: AtomicU8,
-    descriptor: OnceLock<OwnedFd>,
+    /// Behind a lock, so that it is not closed while somebody writes to its number. Who wakes takes the lock
+    /// only where there is a sleeper to be told.
+    descriptor: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Waker {
     /// A waker without an eventfd yet.
     pub const fn new() -> Self {
-        Self { state: AtomicU8::new(AWAKE), descriptor: OnceLock::new() }
+        Self { state: AtomicU8::new(AWAKE), descriptor: Mutex::new(None) }
     }
 
-    /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread, also
-    /// from a signal handler: it takes no lock and allocates nothing.
+    /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread.
     pub fn wake(&self) {
         // A read-modify-write, also when the state is NOTIFIED already: together with the sleeper's own it
         // orders what this thread did before against what the sleeper looks at after. A mere load would not.
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
-            && let Some(descriptor) = self.descriptor.get()
+            && let Some(descriptor) = self.lock().as_ref()
         {
             // It can only fail when the counter is full, and then the sleeper has been told often enough.
             let _ = rustix::io::write(descriptor, &1_u64.to_ne_bytes());
@@ -73,18 +74,31 @@ impl Waker {
 
     /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
     /// first call.
-    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
-        if let Some(descriptor) = self.descriptor.get() {
-            return Ok(descriptor.as_fd());
+    pub fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
+        let mut place = self.lock();
+        if let Some(descriptor) = place.as_ref() {
+            return Ok(Arc::clone(descriptor));
         }
-        let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(self.descriptor.get_or_init(|| made).as_fd())
+        let made = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        *place = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Closes the eventfd, for when nobody will wait any more. Wakes are then noted and nothing else; a wait makes
+    /// another one.
+    pub fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.descriptor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts another eventfd in the place of the present one, under the same number: in a forked child, which
     /// shares the present one with its parent.
     pub(crate) fn renew(&self) -> io::Result<()> {
-        let Some(descriptor) = self.descriptor.get() else { return Ok(()) };
+        let place = self.lock();
+        let Some(descriptor) = place.as_ref() else { return Ok(()) };
         let other = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         crate::driver::replace_descriptor(descriptor, &other)
     }

@@ -107,7 +107,7 @@ pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Re
         Ok(0) | Err(Errno::INTR) => Ok(()),
         Ok(_) => {
             // Signalled by this wake, or a leftover of one whose sleeper had gone on before it was written.
-            let _ = rustix::io::read(descriptor, &mut [0_u8; 8]);
+            let _ = rustix::io::read(&descriptor, &mut [0_u8; 8]);
             Ok(())
         }
         Err(error) => Err(error.into()),

@@ -285,6 +285,8 @@ impl LoopCore {
         timers.iter().for_each(|timer| timer.track(py));
         inbox.iter().for_each(|handle| handle.track(py));
         drop((ready, timers, inbox, others));
+        // A loop that is closed has no descriptor, although somebody may refer to it for long.
+        self.inbox.waker().close();
     }
 }
 
