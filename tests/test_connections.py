@@ -53,7 +53,9 @@ def test_connect() -> None:
         loop = asyncio.get_running_loop()
         for host in ("127.0.0.1", "::1", "localhost"):
             with listener("::1" if host == "::1" else "127.0.0.1") as sock:
-                transport, protocol = await loop.create_connection(asyncio.Protocol, host, sock.getsockname()[1])
+                transport, protocol = await loop.create_connection(
+                    asyncio.Protocol, host, sock.getsockname()[1]
+                )
                 notes.append(transport.get_extra_info("peername") == sock.getsockname())
                 notes.append(transport.get_protocol() is protocol)
                 transport.close()
@@ -112,7 +114,9 @@ def test_all_errors() -> None:
         try:
             await loop.create_connection(asyncio.Protocol, "many.example", port, all_errors=True)
         except ExceptionGroup as group:
-            notes.append([(type(each).__name__, str(each).replace(str(port), "PORT")) for each in group.exceptions])
+            notes.append(
+                [(type(each).__name__, str(each).replace(str(port), "PORT")) for each in group.exceptions]
+            )
 
     assert len(same(scenario)[0]) == 2
 
@@ -148,7 +152,8 @@ def test_happy_eyeballs() -> None:
             resolve_to(loop, [(socket.AF_INET, hangs.getsockname()), (socket.AF_INET, good.getsockname())])
             begin = time.monotonic()
             transport, _ = await asyncio.wait_for(
-                loop.create_connection(asyncio.Protocol, "slow.example", 1, happy_eyeballs_delay=0.05), SECONDS
+                loop.create_connection(asyncio.Protocol, "slow.example", 1, happy_eyeballs_delay=0.05),
+                SECONDS,
             )
             assert 0.04 < time.monotonic() - begin < 0.9
             assert transport.get_extra_info("peername") == good.getsockname()
@@ -194,7 +199,12 @@ def test_local_addresses() -> None:
             taken = transport.get_extra_info("sockname")
             transport.close()
             await turns()
-            for local in (("127.0.0.1", address[1]), ("192.0.2.1", 0), ("no.such.host.invalid", 0), ("::1", 0)):
+            for local in (
+                ("127.0.0.1", address[1]),
+                ("192.0.2.1", 0),
+                ("no.such.host.invalid", 0),
+                ("::1", 0),
+            ):
                 kind, words = await error_of_awaiting(
                     loop.create_connection(asyncio.Protocol, *address, local_addr=local)
                 )
@@ -291,7 +301,9 @@ def test_paths(tmp_path: Path) -> None:
         notes.append((kind, words.replace(str(path), "PATH")))
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
-            notes.append((await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, str(path))))[0])
+            notes.append(
+                (await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, str(path))))[0]
+            )
             sock.listen()
             for form in (path, str(path), str(path).encode()):
                 transport, _ = await loop.create_unix_connection(asyncio.Protocol, form)
@@ -306,7 +318,9 @@ def test_paths(tmp_path: Path) -> None:
                 {"path": path, "server_hostname": "x"},
                 {"path": path, "ssl": True},
             ):
-                kind, words = await error_of_awaiting(loop.create_unix_connection(asyncio.Protocol, **keywords))
+                kind, words = await error_of_awaiting(
+                    loop.create_unix_connection(asyncio.Protocol, **keywords)
+                )
                 notes.append((kind, words.partition("<")[0].replace(str(path), "PATH")))
 
     same(scenario)
@@ -327,7 +341,14 @@ def test_names_and_numbers() -> None:
             (("127.1", 80), {"type": socket.SOCK_STREAM}),
         ):
             notes.append(await loop.getaddrinfo(*arguments, **keywords))  # type: ignore[arg-type]
-        for wrong in (("", 80), ("no.such.host.invalid", 1), ("127.0.0.1", "nonsense"), (5, 1), ("127.0.0.1", 1.5), ("\ud800", 1)):
+        for wrong in (
+            ("", 80),
+            ("no.such.host.invalid", 1),
+            ("127.0.0.1", "nonsense"),
+            (5, 1),
+            ("127.0.0.1", 1.5),
+            ("\ud800", 1),
+        ):
             notes.append(await error_of_awaiting(loop.getaddrinfo(*wrong)))  # type: ignore[arg-type]
         notes.append(await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV))
 

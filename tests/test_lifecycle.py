@@ -88,6 +88,10 @@ def test_stop_from_another_thread() -> None:
     loop.close()
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 13),
+    reason="CPython 3.13's own loop, the oracle, refuses and then forgets that it runs (3.13.0): the next run would begin",
+)
 def test_runs_inside_of_runs_are_refused() -> None:
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()

@@ -263,7 +263,7 @@ def test_wrong_arguments_are_refused_in_cpythons_words() -> None:
             (loop.call_soon, (), {}),
             (loop.call_soon, (print,), {"nonsense": 1}),
             (loop.call_soon_threadsafe, (), {}),
-            (loop.call_soon_threadsafe, (print,), {"contexts": None}),
+            (loop.call_soon_threadsafe, (print,), {"nonsense": None}),
             (loop.call_later, (), {}),
             (loop.call_later, (1,), {}),
             (loop.call_later, (None, print), {}),
@@ -374,9 +374,11 @@ def test_a_context_that_is_already_entered() -> None:
         context.run(handle._run)  # type: ignore[attr-defined]
         handle.cancel()
         await turns()
-        notes[0] = [text.partition("<")[0] for text in notes[0]]
+        # From 3.12 on the handler is called in the handle's context, which cannot be entered either.
+        notes[:] = [[text.partition("<")[0] for text in note] for note in notes] or ["not told"]
 
-    assert "cannot enter context: " in same(scenario)[0]
+    seen = same(scenario)
+    assert seen == ["not told"] or "cannot enter context: " in seen[0]
 
 
 def test_a_callback_that_raises_leaves_its_context() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import os
 import socket
 import stat
 import sys
@@ -16,11 +15,9 @@ import whilst
 from oracle import (
     SECONDS,
     descriptors,
-    error_of,
     error_of_awaiting,
     handler_notes,
     no_descriptor_leaks,
-    notes_of,
     program,
     reset,
     run,
@@ -397,7 +394,9 @@ def test_closed_inside_of_a_protocol_factory() -> None:
         server = await loop.create_server(factory, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         with contextlib.ExitStack() as stack:
-            socks = [stack.enter_context(socket.create_connection(address, timeout=SECONDS)) for _ in range(10)]
+            socks = [
+                stack.enter_context(socket.create_connection(address, timeout=SECONDS)) for _ in range(10)
+            ]
             await until(lambda: not server.is_serving())
             await turns(10)
             for sock in socks:

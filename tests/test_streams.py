@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import SECONDS, error_of_awaiting, no_descriptor_leaks, reset, run, same, socket_pair, turns, until
+from oracle import (
+    SECONDS,
+    error_of_awaiting,
+    no_descriptor_leaks,
+    reset,
+    run,
+    same,
+    socket_pair,
+    turns,
+    until,
+)
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -277,7 +287,9 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
         pytest.skip("no openssl here to make a certificate with")
     folder = tmp_path_factory.mktemp("certificate")
     key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    subprocess.run([*CERTIFICATE_COMMAND, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    subprocess.run(
+        [*CERTIFICATE_COMMAND, "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     return server, ssl.create_default_context(cafile=certificate)
@@ -289,7 +301,9 @@ def test_tls(contexts: tuple[Any, Any]) -> None:
     async def main() -> None:
         data = pattern(2_000_000)
         async with served(echo, ssl=server_context) as address:
-            reader, writer = await asyncio.open_connection(*address, ssl=client_context, server_hostname="localhost")
+            reader, writer = await asyncio.open_connection(
+                *address, ssl=client_context, server_hostname="localhost"
+            )
             assert writer.get_extra_info("peercert")
 
             async def send() -> None:

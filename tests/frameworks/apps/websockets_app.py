@@ -16,15 +16,14 @@ async def handle(socket: ServerConnection) -> None:
     if socket.request.path == "/bye":
         await socket.close(4000, "bye")
         return
-    if socket.request.path == "/count":
-        wanted = int(await socket.recv())
-        for _ in range(wanted):
-            await socket.recv()
-        await socket.send(f"{wanted} came")
-        return
     with contextlib.suppress(ConnectionClosed):
         async for message in socket:
-            await socket.send(message)
+            if socket.request.path == "/count":
+                for _ in range(int(message)):
+                    await socket.recv()
+                await socket.send(f"{message} came")
+            else:
+                await socket.send(message)
 
 
 async def main(port: int) -> None:
