@@ -511,3 +511,31 @@ def test_debug_mode_logs_and_checks_nothing_more() -> None:
             await until(lambda: notes)
 
     same(scenario, debug=True)
+
+
+def test_another_thread_may_add_and_remove_while_the_loop_waits() -> None:
+    """Not documented to be safe, but it works with CPython's loop; Jupyter's kernel relies on it."""
+    seen: list[bytes] = []
+    with no_descriptor_leaks(), socket_pair() as (first, second), socket_pair() as (third, fourth):
+        loop = whilst.Loop()
+        waits = threading.Event()
+        loop.call_soon(waits.set)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        assert waits.wait(SECONDS)
+
+        def readable() -> None:
+            seen.append(second.recv(10))
+            loop.stop()
+
+        loop.add_reader(fourth, seen.append, b"never")
+        assert loop.remove_reader(fourth)
+        third.send(b"nobody reads this")
+        loop.add_reader(second, readable)
+        first.send(b"x")
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        assert loop.remove_reader(second)
+        loop.close()
+        del loop, readable
+    assert seen == [b"x"]

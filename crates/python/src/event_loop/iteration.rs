@@ -101,15 +101,19 @@ impl LoopCore {
         } else {
             py.detach(|| driver.wait(timeout, &mut completions))
         };
-        core.state.with(py, |state| {
+        let asked = core.state.with(py, |state| {
             // What other threads have cancelled meanwhile.
             state.cancelled_meanwhile.drain(..).for_each(|operation| driver.cancel(operation));
             state.driver = Some(driver);
+            !state.watched_meanwhile.is_empty()
         });
         for completion in completions.drain(..) {
             Self::complete(this, completion);
         }
         core.state.with(py, |state| state.completions = completions);
+        if asked {
+            Self::begin_watches(this)?;
+        }
         result.map_err(|error| os_error(py, &error))
     }
 

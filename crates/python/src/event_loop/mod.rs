@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Key, Operation};
+use whilst_engine::driver::{Choice, Completion, Driver, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// What other threads have asked to be watched while the driver was lent out.
+    watched_meanwhile: Vec<(RawFd, Interest, Key)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
     /// Kept between waits for its memory.
@@ -117,6 +119,7 @@ impl LoopCore {
                 acceptors: HashMap::new(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
                 completions: Vec::new(),
             }),
@@ -201,6 +204,16 @@ impl LoopCore {
         self.state.with(py, |state| state.ready.push(work));
     }
 
+    /// Wakes the loop if it waits.
+    pub(crate) fn wake(&self) {
+        self.inbox.waker().wake();
+    }
+
+    /// True while the loop waits, which only another thread can see.
+    pub(crate) fn is_waiting(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.driver.is_none()) && !self.closed.load(Ordering::Relaxed)
+    }
+
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.
     pub(crate) fn with_driver<R>(
         &self,
@@ -229,7 +242,7 @@ impl LoopCore {
             }
         });
         if waits {
-            self.inbox.waker().wake();
+            self.wake();
         }
     }
 
@@ -247,7 +260,7 @@ impl LoopCore {
             state.driver.is_none()
         });
         if waits {
-            core.inbox.waker().wake();
+            core.wake();
         }
     }
 

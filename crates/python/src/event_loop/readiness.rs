@@ -1,14 +1,15 @@
 //! `add_reader`, `add_writer` and their removal.
 
+use std::io;
 use std::os::fd::RawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use whilst_engine::driver::{Interest, Key, Operation};
 
-use super::LoopCore;
 use super::registry::Source;
+use super::{LoopCore, State};
 use crate::errors::os_error;
 use crate::ffi::class::Object;
 use crate::handle::{Callback, Handle, cancel_handle, new_handle};
@@ -22,7 +23,8 @@ pub(crate) struct Watches {
 
 struct Watch {
     key: Key,
-    operation: Operation,
+    /// `None` for a watch that another thread asked for while the loop waits: it begins when the loop is awake.
+    operation: Option<Operation>,
 }
 
 impl Watches {
@@ -173,21 +175,54 @@ impl LoopCore {
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
         let key = core.state.with(py, |state| state.registry.insert(Source::Watch(handle.clone_ref(py))));
-        let operation = core
-            .with_driver(py, |driver| driver.watch(fd, interest, key))
-            .and_then(|result| result.map_err(|error| os_error(py, &error)));
-        match operation {
-            Ok(operation) => {
-                core.state.with(py, |state| {
-                    *state.watches.entry(fd).or_default().place(interest) = Some(Watch { key, operation });
-                });
-                Ok(handle.into_any())
-            }
+        match core.begin_watch(py, fd, interest, key) {
+            Ok(()) => Ok(handle.into_any()),
             Err(error) => {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
-                Err(error)
+                Err(os_error(py, &error))
             }
         }
+    }
+
+    /// Begins a watch: now or, where the loop waits and so this is another thread, as soon as it is awake. Then it is woken.
+    ///
+    /// CPython's loop has this for free, since epoll can be told of a descriptor while it waits; and there are programs that use
+    /// a loop so, though it is not documented to be safe (Jupyter's kernel does).
+    fn begin_watch(&self, py: Python<'_>, fd: RawFd, interest: Interest, key: Key) -> io::Result<()> {
+        let waits = self.state.with(py, |state| {
+            let operation = match state.driver.as_mut() {
+                Some(driver) => Some(driver.watch(fd, interest, key)?),
+                None => {
+                    state.watched_meanwhile.push((fd, interest, key));
+                    None
+                }
+            };
+            *state.watches.entry(fd).or_default().place(interest) = Some(Watch { key, operation });
+            Ok::<_, io::Error>(operation.is_none())
+        })?;
+        if waits {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Begins what other threads have asked to be watched while the loop waited.
+    pub(super) fn begin_watches(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let core = this.get();
+        let asked = core.state.with(py, |state| std::mem::take(&mut state.watched_meanwhile));
+        for (fd, interest, key) in asked {
+            // It may have ended before it began.
+            let wanted = core.state.with(py, |state| state.registry.get(key).is_some());
+            if wanted && let Err(error) = core.begin_watch(py, fd, interest, key) {
+                drop(core.state.with(py, |state| state.registry.remove(key)));
+                let context = PyDict::new(py);
+                context.set_item("message", "a descriptor that another thread added cannot be watched")?;
+                context.set_item("exception", os_error(py, &error))?;
+                this.call_method1("call_exception_handler", (context,))?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a watch; its callback is cancelled. `false` if there was none.
@@ -203,11 +238,14 @@ impl LoopCore {
             Some((state.registry.remove(watch.key), watch.operation))
         });
         let Some((source, operation)) = watch else { return Ok(false) };
-        // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
-        match core.state.with(py, |state| state.driver.as_mut().map(|driver| driver.cancel_now(operation))) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(os_error(py, &error)),
-            None => core.cancel(py, operation),
+        if let Some(operation) = operation {
+            // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
+            let cancel = |state: &mut State| state.driver.as_mut().map(|driver| driver.cancel_now(operation));
+            match core.state.with(py, cancel) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(os_error(py, &error)),
+                None => core.cancel(py, operation),
+            }
         }
         if let Some(Source::Watch(handle)) = source {
             cancel_handle(py, &handle)?;

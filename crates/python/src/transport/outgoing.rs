@@ -84,6 +84,7 @@ unsafe impl Payload for Outgoing {
     }
 
     fn awaited(&self) -> bool {
-        self.awaited
+        // What is left over after the first slices must be sent next, whether or not somebody waits.
+        self.awaited || self.pieces.len() > MOST_SLICES
     }
 }

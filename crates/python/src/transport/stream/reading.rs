@@ -61,6 +61,12 @@ impl Stream {
             if wanted { state.fd().zip(state.key) } else { None }
         });
         let Some((fd, key)) = wanted else { return Ok(()) };
+        if event_loop.get().is_waiting(py) {
+            // Another thread, which is no way to use a transport, but one that works with CPython's: the loop does it when it is awake.
+            Self::queue(this, event_loop, StreamWork::Deliver)?;
+            event_loop.get().wake();
+            return Ok(());
+        }
         match event_loop.get().with_driver(py, |driver| driver.receive(fd, key))? {
             Ok(operation) => {
                 this.get().state.with(py, |state| state.receive = Some(operation));
