@@ -515,9 +515,9 @@ def test_debug_mode_logs_and_checks_nothing_more() -> None:
 
 def test_another_thread_may_add_and_remove_while_the_loop_waits() -> None:
     """Not documented to be safe, but it works with CPython's loop; Jupyter's kernel relies on it."""
-    loop = whilst.Loop()
     seen: list[bytes] = []
     with no_descriptor_leaks(), socket_pair() as (first, second), socket_pair() as (third, fourth):
+        loop = whilst.Loop()
         waits = threading.Event()
         loop.call_soon(waits.set)
         thread = threading.Thread(target=loop.run_forever)
@@ -537,4 +537,5 @@ def test_another_thread_may_add_and_remove_while_the_loop_waits() -> None:
         assert not thread.is_alive()
         assert loop.remove_reader(second)
         loop.close()
+        del loop, readable
     assert seen == [b"x"]

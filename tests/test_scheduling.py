@@ -365,20 +365,20 @@ def test_contexts() -> None:
     assert ("copy again", "scenario") in notes
 
 
-def test_a_context_that_is_already_entered() -> None:
+def test_a_context_that_is_already_entered(caplog: pytest.LogCaptureFixture) -> None:
+    """That is an error of the callback's. (From 3.12 on its handler cannot enter the context either, and is said to fail.)"""
+
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()
-        handler_notes(loop, notes)
         context = contextvars.copy_context()
         handle = loop.call_soon(notes.append, "ran", context=context)
+        caplog.clear()
         context.run(handle._run)  # type: ignore[attr-defined]
         handle.cancel()
         await turns()
-        # From 3.12 on the handler is called in the handle's context, which cannot be entered either.
-        notes[:] = [[text.partition("<")[0] for text in note] for note in notes] or ["not told"]
+        notes.extend(record.getMessage().partition("\n")[0] for record in caplog.records)
 
-    seen = same(scenario)
-    assert seen == ["not told"] or "cannot enter context: " in seen[0]
+    assert "ran" not in same(scenario)
 
 
 def test_a_callback_that_raises_leaves_its_context() -> None:

@@ -110,7 +110,6 @@ def test_what_can_be_written() -> None:
             transport.write(buffer)
             buffer[:] = b"CHANGED!!"  # What was written is what it was.
             transport.write(memoryview(b"0123456789")[2:5])
-            transport.write(memoryview(array.array("H", [0x4142, 0x4344])))
             transport.write(b"")
             transport.write(bytearray())
             transport.writelines([b"a", bytearray(b"b"), memoryview(b"c"), b""])
@@ -127,10 +126,24 @@ def test_what_can_be_written() -> None:
             transport.close()
             await turns()
 
-    seen = same(scenario)
-    assert b"bytes bytearray234BADCabcde" in seen or b"bytes bytearray234" in b"".join(
-        note for note in seen if isinstance(note, bytes)
-    )
+    assert b"bytes bytearray234abcde" in same(scenario)
+
+
+def test_views_of_items_larger_than_a_byte() -> None:
+    """(CPython's transports slice them by items, and lose the connection from 3.12 on.)"""
+
+    async def main() -> None:
+        with socket_pair() as (first, second):
+            transport = await connect(first, Record())
+            transport.write(memoryview(array.array("H", [0x4142, 0x4344])))
+            transport.writelines([memoryview(array.array("H", [0x4546]))])
+            transport.write(memoryview(b"abcdef")[::2])
+            transport.write_eof()
+            assert await drain(second) == b"BADCFEace"
+            transport.close()
+            await turns()
+
+    run(main())
 
 
 def test_many_small_writes_and_large_ones_keep_their_order() -> None:
