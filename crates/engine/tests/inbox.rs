@@ -75,8 +75,7 @@ fn a_burst_is_one_write() {
     let waker = Waker::new();
     let count = || {
         let mut counter = [0; 8];
-        rustix::io::read(waker.descriptor().unwrap(), &mut counter)
-            .map_or(0, |_| u64::from_ne_bytes(counter))
+        rustix::io::read(waker.descriptor().unwrap(), &mut counter).map_or(0, |_| u64::from_ne_bytes(counter))
     };
     waker.wake();
     assert_eq!(count(), 0);
