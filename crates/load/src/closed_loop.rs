@@ -319,7 +319,8 @@ mod tests {
             let result = load(server(|_| ())).run(&Echo::new(size).unwrap()).unwrap();
             assert_eq!(result["errors"], 0, "{result}");
             assert!(result["requests"].as_u64().unwrap() > 0, "{result}");
-            assert!((0.2..2.0).contains(&result["seconds"].as_f64().unwrap()), "{result}");
+            // Measured from when the window was seen to be open: some microseconds less than it was open.
+            assert!((0.19..2.0).contains(&result["seconds"].as_f64().unwrap()), "{result}");
             let (own, server) = (&result["load_cpu_seconds"], &result["server_cpu_seconds"]);
             // Load and server are threads of this one process, whose clock both figures are read from.
             assert!(own.as_f64().unwrap() > 0.0 && server.as_f64().unwrap() > 0.0, "{result}");
