@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import signal
 import socket
 from asyncio import coroutines
@@ -41,7 +42,7 @@ class Signals(Borrowed):
         Raises ValueError for what is no signal's number, RuntimeError for a signal that cannot be caught and outside of the main
         thread, TypeError for a coroutine (function).
         """
-        if coroutines.iscoroutine(callback) or coroutines.iscoroutinefunction(callback):
+        if coroutines.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         _check_signal(sig)
         self._check_closed()
