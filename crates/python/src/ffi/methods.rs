@@ -73,17 +73,9 @@ macro_rules! getter {
             object: *mut pyo3::ffi::PyObject,
             _closure: *mut std::ffi::c_void,
         ) -> *mut pyo3::ffi::PyObject {
-            unsafe fn attached(
-                py: pyo3::Python<'_>,
-                object: *mut pyo3::ffi::PyObject,
-            ) -> pyo3::PyResult<*mut pyo3::ffi::PyObject> {
-                let function: $crate::ffi::methods::Getter<$type> = $function;
-                // SAFETY: CPython checks that attributes are asked of instances of their class.
-                function(unsafe { $crate::ffi::class::Object::ref_from_ptr(&object) }, py)
-                    .map(pyo3::Py::into_ptr)
-            }
-            // SAFETY: CPython asks for attributes with the thread attached.
-            unsafe { pyo3::get_trampoline_function!(unaryfunc, attached)(object) }
+            let slot = $crate::repr!($type, $function);
+            // SAFETY: CPython checks that attributes are asked of instances of their class, and asks with the thread attached.
+            unsafe { slot(object) }
         }
         pyo3::ffi::PyGetSetDef {
             name: concat!($name, "\0").as_ptr().cast(),

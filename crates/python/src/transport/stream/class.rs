@@ -277,7 +277,7 @@ fn force_close<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments
 }
 
 fn lose(this: &Object<Stream>, py: Python<'_>, exception: Option<Py<PyAny>>) -> Answer {
-    let event_loop = this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    let event_loop = this.get().event_loop(py);
     if let Some(event_loop) = event_loop {
         Stream::force_close(this, event_loop.bind(py), exception)?;
     }
@@ -472,7 +472,7 @@ fn closed_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Bound<
 }
 
 fn loop_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
-    let event_loop = this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    let event_loop = this.get().event_loop(py);
     Ok(event_loop.map_or_else(|| py.None(), Py::into_any))
 }
 

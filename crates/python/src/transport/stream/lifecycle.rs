@@ -317,8 +317,7 @@ impl Stream {
         if let Err(error) = warned {
             error.write_unraisable(py, Some(this.bind(py)));
         }
-        let event_loop =
-            this.get().state.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+        let event_loop = this.get().event_loop(py);
         if let Some(event_loop) = event_loop
             && let Err(error) = Self::release(this, event_loop.bind(py))
         {

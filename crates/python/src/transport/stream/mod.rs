@@ -150,6 +150,11 @@ impl Stream {
         }
     }
 
+    /// The loop, until the connection is lost.
+    fn event_loop(&self, py: Python<'_>) -> Option<Py<LoopCore>> {
+        self.state.with(py, |state| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
+    }
+
     /// True once the transport was closed or its connection lost.
     pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.closing)

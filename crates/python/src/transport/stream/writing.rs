@@ -154,10 +154,6 @@ impl Stream {
         }
     }
 
-    fn event_loop(&self, py: Python<'_>) -> Option<Py<LoopCore>> {
-        self.state.with(py, |state| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)))
-    }
-
     /// Hands what was written to the driver, at the end of an iteration.
     pub(crate) fn submit(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
