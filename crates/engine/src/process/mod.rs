@@ -143,13 +143,20 @@ impl Child {
     pub fn signal(&self, number: i32) -> io::Result<()> {
         // Held meanwhile, so that nobody reaps the process here.
         let state = self.0.lock();
-        let sent = match &state.descriptor {
-            None => Ok(()),
-            Some(Descriptor::Pidfd(fd)) => signal::send(fd.as_fd(), number),
-            Some(descriptor) => match self.0.wait(descriptor, look()) {
-                Err(_) => Ok(()),
-                Ok(_) => signal::kill(self.0.pid, number),
-            },
+        let Some(descriptor) = &state.descriptor else { return Ok(()) };
+        let sent = match descriptor {
+            Descriptor::Pidfd(fd) => signal::send(fd.as_fd(), number),
+            Descriptor::Eventfd(_) | Descriptor::Gone(_) => Err(Errno::NOSYS.into()),
+        };
+        let sent = match sent {
+            // Refused for the call or for the process: by the number, which is the process's for as long as nobody has reaped it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                match self.0.wait(descriptor, look()) {
+                    Ok(_) => signal::kill(self.0.pid, number),
+                    Err(_) => Ok(()),
+                }
+            }
+            sent => sent,
         };
         match sent {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
