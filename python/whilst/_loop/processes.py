@@ -49,6 +49,8 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
         self._reaper = reaper
         #: What connects the pipes.
         self._connecting: Coroutine[Any, Any, None] | None = None
+        #: The process has ended before they were.
+        self._ended_early = False
         super().__init__(loop, protocol, *arguments, **keywords)
 
     def _start(self, *arguments: Any, **keywords: Any) -> None:
@@ -73,10 +75,15 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
             raise
 
     def _ended(self) -> None:
-        """Reap the process, which has ended. The protocol hears of it in the next iteration, after what was in the pipes."""
+        """Reap the process, which has ended; but not before the pipes are connected, and the protocol hears of it an iteration
+        later: after what was in them.
+        """
         child, proc = self._child, self._proc
         assert child is not None
         self._loop._remove_reader(child.fileno())
+        if self._connects():
+            self._ended_early = True
+            return
         # Who waits for it in another thread, by `Popen.wait()`, holds the lock until it has the code.
         with proc._waitpid_lock:
             try:
@@ -131,15 +138,19 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
             elif self._closed:
                 # close() knew only the pipes that were connected by then.
                 self._close_pipes()
+            if self._ended_early:
+                self._loop.call_soon(self._ended)
+
+    def _connects(self) -> bool:
+        """Return True while the pipes are being connected."""
+        return (
+            self._connecting is not None
+            and inspect.getcoroutinestate(self._connecting) != inspect.CORO_CLOSED
+        )
 
     def _never_connects(self) -> bool:
         """Return True if connecting the pipes has failed, or was cancelled before it began."""
-        connecting = self._connecting
-        return (
-            self._pending_calls is not None
-            and connecting is not None
-            and inspect.getcoroutinestate(connecting) == inspect.CORO_CLOSED
-        )
+        return self._pending_calls is not None and not self._connects()
 
     def _wake_waiters(self) -> None:
         """Wake who waits for the exit code, although `connection_lost()`, after which CPython does it, will never be called."""
