@@ -5,6 +5,7 @@ mod event_loop;
 mod ffi;
 mod handle;
 mod resolving;
+mod process;
 mod transport;
 
 use pyo3::prelude::*;
@@ -15,6 +16,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<event_loop::LoopCore>()?;
+    module.add_class::<process::ChildProcess>()?;
     event_loop::scheduling::add_methods(py)?;
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;
