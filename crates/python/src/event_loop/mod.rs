@@ -29,6 +29,7 @@ use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
+use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -40,6 +41,8 @@ pub(crate) enum Work {
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
+    /// A datagram transport has something to do of its own.
+    Datagram(Object<Datagram>, DatagramWork),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
 }
@@ -160,6 +163,10 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
+                    Work::Datagram(transport, work) => {
+                        see(transport.as_py());
+                        work.traverse(&mut see);
+                    }
                     Work::Accepted(..) => {}
                 }
             }
@@ -212,6 +219,11 @@ impl LoopCore {
     /// True while the loop waits, which only another thread can see.
     pub(crate) fn is_waiting(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.driver.is_none()) && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// True if an iteration that began now would find nothing to run but what the wait brings.
+    pub(crate) fn is_idle(&self, py: Python<'_>) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.state.with(py, |state| state.ready.is_empty())
     }
 
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.
@@ -292,7 +304,7 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Accepted(..) => {}
+                Work::Stream(..) | Work::Datagram(..) | Work::Accepted(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));
