@@ -26,6 +26,7 @@ use whilst_engine::timers::{TimerKey, Timers};
 
 use self::readiness::Watches;
 use self::registry::Registry;
+use self::scheduling::now;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
@@ -223,7 +224,10 @@ impl LoopCore {
 
     /// True if an iteration that began now would find nothing to run but what the wait brings.
     pub(crate) fn is_idle(&self, py: Python<'_>) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.state.with(py, |state| state.ready.is_empty())
+        let is_idle = |state: &mut State| {
+            state.ready.is_empty() && state.timers.next_deadline().is_none_or(|deadline| deadline > now())
+        };
+        !self.stopping.load(Ordering::Relaxed) && self.inbox.is_empty() && self.state.with(py, is_idle)
     }
 
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.

@@ -1,6 +1,6 @@
 //! Addresses of sockets, as Python writes them.
 
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -93,10 +93,10 @@ impl Address {
             Self::V6(address) => PyTuple::new(
                 py,
                 [
-                    PyString::new(py, &address.ip().to_string()).into_any(),
+                    PyString::new(py, &figures(*address.ip())).into_any(),
                     address.port().into_pyobject(py)?.into_any(),
-                    // The kernel's byte order, which Python turns around.
-                    u32::from_be(address.flowinfo()).into_pyobject(py)?.into_any(),
+                    // `rustix` has turned the kernel's byte order around, as Python does.
+                    address.flowinfo().into_pyobject(py)?.into_any(),
                     address.scope_id().into_pyobject(py)?.into_any(),
                 ],
             )?
@@ -115,5 +115,16 @@ impl Address {
             }
             Self::Unknown => py.None().into_bound(py),
         })
+    }
+}
+
+/// An address as inet_ntop(3) writes it, which Python uses: those that are compatible with IPv4 (RFC 4291, 2.5.5.1) it writes like
+/// those that are mapped from IPv4, which Rust does not.
+fn figures(address: Ipv6Addr) -> String {
+    match (address.segments(), address.octets()) {
+        ([0, 0, 0, 0, 0, 0, high, _], [.., a, b, c, d]) if high != 0 => {
+            format!("::{}", Ipv4Addr::new(a, b, c, d))
+        }
+        _ => address.to_string(),
     }
 }
