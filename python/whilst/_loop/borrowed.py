@@ -54,8 +54,6 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
         self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._unix_server_sockets: dict[socket.socket, int] = {}
-        #: What CPython's datagram transports note themselves in.
-        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     # Errors.
     get_exception_handler = _Base.get_exception_handler
@@ -100,8 +98,7 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo
     _ensure_resolved: Any = _PrivateBase._ensure_resolved
 
-    # Datagrams and pipes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and `call_soon`, until there
-    # are native ones.
+    # Datagrams: it checks, resolves, makes the socket and ends in `_make_datagram_transport`, which is this loop's.
     if TYPE_CHECKING:
         # Of the interface it has `reuse_address` still, which was taken out in Python 3.11.
         async def create_datagram_endpoint(  # type: ignore[override]
@@ -120,6 +117,9 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
 
     else:
         create_datagram_endpoint = _Base.create_datagram_endpoint
+
+    # Pipes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and `call_soon`, until there
+    # are native ones.
     connect_read_pipe = _Base.connect_read_pipe
     connect_write_pipe = _Base.connect_write_pipe
     _make_read_pipe_transport: Any = _PrivateUnix._make_read_pipe_transport

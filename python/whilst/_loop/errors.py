@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import Handle, StreamTransport, TimerHandle
+    from whilst._whilst import DatagramTransport, Handle, StreamTransport, TimerHandle
 
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
 _format_callback_source: Any = format_helpers._format_callback_source
@@ -52,12 +52,12 @@ def report_protocol_callback(
 
 def report_fatal_error(
     loop: Loop,
-    transport: StreamTransport,
+    transport: StreamTransport | DatagramTransport,
     protocol: asyncio.BaseProtocol,
     exception: BaseException,
     message: str,
 ) -> None:
-    """Report what ended a connection: what the system said in debug mode only, anything else to the exception handler."""
+    """Report what ended a transport: what the system said in debug mode only, anything else to the exception handler."""
     if isinstance(exception, OSError):
         if loop.get_debug():
             logger.debug("%r: %s", transport, message, exc_info=exception)
@@ -82,7 +82,7 @@ def log_end_of_stream(transport: StreamTransport) -> None:
     logger.debug("%r received EOF", transport)
 
 
-def log_debug(message: str, transport: StreamTransport) -> None:
+def log_debug(message: str, transport: StreamTransport | DatagramTransport) -> None:
     """Note something about a transport, in debug mode."""
     logger.debug(message, transport)
 

@@ -1,12 +1,11 @@
 """Transports that are not one Rust object.
 
-TLS is CPython's own state machine (:mod:`asyncio.sslproto`) over this loop's stream transport. Datagrams are carried by
-CPython's own transport.
+TLS is CPython's own state machine (:mod:`asyncio.sslproto`) over this loop's stream transport.
 """
 
 from __future__ import annotations
 
-from asyncio import selector_events, sslproto
+from asyncio import sslproto
 from typing import TYPE_CHECKING, Any
 
 from whilst._loop.borrowed import Borrowed
@@ -15,18 +14,6 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     import ssl
-
-
-_SelectorDatagramTransport: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
-
-
-class DatagramTransport(_SelectorDatagramTransport):  # type: ignore[misc]
-    """CPython's datagram transport, but for what it asks of a selector."""
-
-    def __repr__(self) -> str:
-        """Name the transport's state."""
-        state = "closed " if self._sock is None else "closing " if self._closing else ""
-        return f"<{self.__class__.__name__} {state}fd={self._sock_fd} bufsize={self.get_write_buffer_size()}>"
 
 
 class Transports(Borrowed):
@@ -63,17 +50,6 @@ class Transports(Borrowed):
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
         transport: asyncio.Transport = tls._app_transport
         return transport
-
-    def _make_datagram_transport(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        address: Any = None,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> asyncio.DatagramTransport:
-        """Make a datagram transport over a socket; `waiter` is resolved once the protocol is told."""
-        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
         """Send a file by `os.sendfile` past the transport, which does not read or write meanwhile."""

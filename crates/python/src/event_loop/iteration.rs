@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use whilst_engine::driver::{Completion, Event};
+use whilst_engine::driver::{Completion, Event, Interest};
 
 use super::registry::Source;
 use super::scheduling::now;
@@ -19,6 +19,7 @@ use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
+use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
@@ -144,6 +145,13 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
+                    Some(Source::Datagram(transport, interest)) => {
+                        let work = match interest {
+                            Interest::Readable => DatagramWork::Readable,
+                            Interest::Writable => DatagramWork::Writable,
+                        };
+                        state.ready.push(Work::Datagram(transport.clone_ref(py), work));
+                    }
                     Some(Source::Acceptor(_)) | None => {}
                 };
                 core.state.with(py, queue);
@@ -176,6 +184,7 @@ impl LoopCore {
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
         }
     }

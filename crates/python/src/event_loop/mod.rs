@@ -26,9 +26,11 @@ use whilst_engine::timers::{TimerKey, Timers};
 
 use self::readiness::Watches;
 use self::registry::Registry;
+use self::scheduling::now;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
+use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -40,6 +42,8 @@ pub(crate) enum Work {
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
+    /// A datagram transport has something to do of its own.
+    Datagram(Object<Datagram>, DatagramWork),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
 }
@@ -160,6 +164,10 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
+                    Work::Datagram(transport, work) => {
+                        see(transport.as_py());
+                        work.traverse(&mut see);
+                    }
                     Work::Accepted(..) => {}
                 }
             }
@@ -212,6 +220,14 @@ impl LoopCore {
     /// True while the loop waits, which only another thread can see.
     pub(crate) fn is_waiting(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.driver.is_none()) && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// True if an iteration that began now would find nothing to run but what the wait brings.
+    pub(crate) fn is_idle(&self, py: Python<'_>) -> bool {
+        let is_idle = |state: &mut State| {
+            state.ready.is_empty() && state.timers.next_deadline().is_none_or(|deadline| deadline > now())
+        };
+        !self.stopping.load(Ordering::Relaxed) && self.inbox.is_empty() && self.state.with(py, is_idle)
     }
 
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.
@@ -292,7 +308,7 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Accepted(..) => {}
+                Work::Stream(..) | Work::Datagram(..) | Work::Accepted(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

@@ -140,13 +140,16 @@ impl LoopCore {
         let number = descriptor(fd)?;
         let transport = this.get().state.with(py, |state| {
             let key = *state.transports.get(&number)?;
-            match state.registry.get(key) {
-                Some(Source::Stream(stream)) => Some(stream.clone_ref(py)),
-                _ => None,
+            match state.registry.get(key)? {
+                Source::Stream(stream) => Some((stream.as_py().clone_ref(py), stream.get().is_closing(py))),
+                Source::Datagram(transport, _) => {
+                    Some((transport.as_py().clone_ref(py), transport.get().is_closing(py)))
+                }
+                Source::Watch(_) | Source::Acceptor(_) => None,
             }
         });
         match transport {
-            Some(transport) if !transport.get().is_closing(py) => Err(PyRuntimeError::new_err(format!(
+            Some((transport, false)) => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {} is used by transport {}",
                 fd.repr()?,
                 transport.bind(py).repr()?

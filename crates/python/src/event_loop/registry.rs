@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use whilst_engine::driver::Key;
+use whilst_engine::driver::{Interest, Key};
 
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
 use crate::handle::Handle;
+use crate::transport::datagram::Datagram;
 use crate::transport::stream::Stream;
 
 /// Who is told of a completion.
@@ -16,6 +17,8 @@ pub(crate) enum Source {
     Watch(Object<Handle>),
     /// A stream transport.
     Stream(Object<Stream>),
+    /// A datagram transport, and what it waits for.
+    Datagram(Object<Datagram>, Interest),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
 }
@@ -25,6 +28,7 @@ impl Source {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
             Self::Stream(stream) => visit(stream.as_py()),
+            Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
         }
     }

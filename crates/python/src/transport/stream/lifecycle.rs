@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Interest, Operation};
 
-use super::{HIGH_WATER, Names, State, Stream, StreamWork};
+use super::{Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -18,6 +18,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::address::Address;
+use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::socket::{into_python, set_nodelay};
 
@@ -128,8 +129,7 @@ impl Stream {
                     room: None,
                     eof: false,
                     protocol_paused: false,
-                    high_water: HIGH_WATER,
-                    low_water: HIGH_WATER / 4,
+                    marks: Marks::default(),
                     empty_waiter: None,
                 }),
             },

@@ -19,6 +19,7 @@ use pyo3::types::PyDict;
 use whilst_engine::driver::{Key, Operation, Received};
 
 use super::address::Address;
+use super::flow_control::Marks;
 use super::outgoing::Outgoing;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
@@ -36,9 +37,6 @@ pub(crate) struct Stream {
     attributes: Attributes,
     pub(crate) state: Guarded<State>,
 }
-
-/// Flow control starts when this many bytes wait to be sent, in bytes, as in asyncio (`FLOW_CONTROL_HIGH_WATER`).
-const HIGH_WATER: usize = 64 * 1024;
 
 pub(crate) struct State {
     /// `None` once the connection is lost, so that no cycle keeps a dead transport alive.
@@ -86,8 +84,7 @@ pub(crate) struct State {
     eof: bool,
     /// `pause_writing()` was called on the protocol.
     protocol_paused: bool,
-    high_water: usize,
-    low_water: usize,
+    marks: Marks,
     /// What `sendfile()` waits on: resolved once everything is sent.
     empty_waiter: Option<Py<PyAny>>,
 }
