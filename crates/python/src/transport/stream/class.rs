@@ -11,12 +11,13 @@ use pyo3::types::{PyDict, PyString, PyType};
 use whilst_engine::driver::Key;
 
 use super::lifecycle::{Descriptor, is_buffered};
-use super::{HIGH_WATER, Stream, StreamWork};
+use super::{Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::tasks::new_future;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
+use crate::transport::water_marks;
 use crate::{getter, method, repr};
 
 type Answer = PyResult<Py<PyAny>>;
@@ -347,24 +348,12 @@ fn get_write_buffer_limits(this: &Object<Stream>, py: Python<'_>, arguments: Arg
     Ok(limits.into_pyobject(py)?.into_any().unbind())
 }
 
-/// The marks that follow from those that were given (`_FlowControlMixin._set_write_buffer_limits` in CPython's
-/// `asyncio/transports.py`).
 fn set_write_buffer_limits<'py>(
     this: &Object<Stream>,
     py: Python<'py>,
     arguments: Arguments<'_, 'py>,
 ) -> Answer {
-    let given = arguments.take("set_write_buffer_limits", ["high", "low"], 0)?;
-    let [high, low] =
-        given.map(|limit| limit.filter(|limit| !limit.is_none()).map(|limit| limit.extract::<i64>()));
-    let (high, low) = (high.transpose()?, low.transpose()?);
-    let high =
-        high.unwrap_or_else(|| low.map_or(HIGH_WATER.cast_signed() as i64, |low| low.saturating_mul(4)));
-    let low = low.unwrap_or(high.div_euclid(4));
-    let marks = usize::try_from(high).ok().zip(usize::try_from(low).ok()).filter(|(high, low)| high >= low);
-    let Some((high, low)) = marks else {
-        return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));
-    };
+    let (high, low) = water_marks::from_arguments(arguments)?;
     let event_loop = this.get().state.with(py, |state| {
         state.high_water = high;
         state.low_water = low;

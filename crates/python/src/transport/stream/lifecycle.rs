@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Interest, Operation};
 
-use super::{HIGH_WATER, Names, State, Stream, StreamWork};
+use super::{Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -20,6 +20,7 @@ use crate::handle::ends_the_run;
 use crate::transport::address::Address;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::socket::{into_python, set_nodelay};
+use crate::transport::water_marks::HIGH_WATER;
 
 /// Who owns the socket's descriptor.
 pub(crate) enum Descriptor {

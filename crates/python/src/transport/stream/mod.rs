@@ -37,9 +37,6 @@ pub(crate) struct Stream {
     pub(crate) state: Guarded<State>,
 }
 
-/// Flow control starts when this many bytes wait to be sent, in bytes, as in asyncio (`FLOW_CONTROL_HIGH_WATER`).
-const HIGH_WATER: usize = 64 * 1024;
-
 pub(crate) struct State {
     /// `None` once the connection is lost, so that no cycle keeps a dead transport alive.
     event_loop: Option<Py<LoopCore>>,
