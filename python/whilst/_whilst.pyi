@@ -18,8 +18,10 @@ from typing_extensions import disjoint_base
 __all__ = [
     "Handle",
     "LoopCore",
+    "ReadPipeTransport",
     "StreamTransport",
     "TimerHandle",
+    "WritePipeTransport",
     "__version__",
     "available_drivers",
     "new_handle",
@@ -135,6 +137,20 @@ class LoopCore:
         extra: dict[str, Any] | None = None,
         server: asyncio.Server | None = None,
     ) -> StreamTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadPipeTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WritePipeTransport: ...
     def _lend_descriptor(self, transport: StreamTransport) -> None: ...
     def _reclaim_descriptor(self, transport: StreamTransport) -> None: ...
     def _accept_connections(
@@ -208,3 +224,41 @@ class StreamTransport(_FlowControlMixin):
     def _force_close(self, exc: BaseException | None) -> None: ...
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
+
+@final
+class ReadPipeTransport(asyncio.ReadTransport):
+    """The transport of the reading end of a pipe, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _paused(self) -> bool: ...
+
+@final
+class WritePipeTransport(_FlowControlMixin):
+    """The transport of the writing end of a pipe: an asyncio.WriteTransport, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _conn_lost(self) -> int: ...
+    @property
+    def _protocol_paused(self) -> bool: ...

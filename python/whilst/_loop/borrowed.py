@@ -110,8 +110,12 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo
     _ensure_resolved: Any = _PrivateBase._ensure_resolved
 
-    # Datagrams, pipes and processes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and
-    # `call_soon`, until there are native ones.
+    # Pipes: these end in `_make_read_pipe_transport` and `_make_write_pipe_transport`, which are this loop's.
+    connect_read_pipe = _Base.connect_read_pipe
+    connect_write_pipe = _Base.connect_write_pipe
+
+    # Datagrams and processes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and `call_soon`, until
+    # there are native ones.
     if TYPE_CHECKING:
         # Of the interface it has `reuse_address` still, which was taken out in Python 3.11.
         async def create_datagram_endpoint(  # type: ignore[override]
@@ -130,13 +134,9 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
 
     else:
         create_datagram_endpoint = _Base.create_datagram_endpoint
-    connect_read_pipe = _Base.connect_read_pipe
-    connect_write_pipe = _Base.connect_write_pipe
     subprocess_exec = _Base.subprocess_exec
     subprocess_shell = _Base.subprocess_shell
     _log_subprocess: Any = _PrivateBase._log_subprocess
-    _make_read_pipe_transport: Any = _PrivateUnix._make_read_pipe_transport
-    _make_write_pipe_transport: Any = _PrivateUnix._make_write_pipe_transport
     _make_subprocess_transport: Any = _PrivateUnix._make_subprocess_transport
     _child_watcher_callback: Any = _PrivateUnix._child_watcher_callback
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use whilst_engine::driver::{Completion, Event};
+use whilst_engine::driver::{Completion, Event, Interest};
 
 use super::registry::Source;
 use super::scheduling::now;
@@ -19,6 +19,7 @@ use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, run};
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
@@ -135,6 +136,14 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
+                    Some(Source::ReadPipe(pipe)) => {
+                        let work = PipeWork::Ready(Interest::Readable);
+                        state.ready.push(Work::ReadPipe(pipe.clone_ref(py), work));
+                    }
+                    Some(Source::WritePipe(pipe, interest)) => {
+                        let work = PipeWork::Ready(*interest);
+                        state.ready.push(Work::WritePipe(pipe.clone_ref(py), work));
+                    }
                     Some(Source::Acceptor(_)) | None => {}
                 };
                 core.state.with(py, queue);
@@ -168,6 +177,8 @@ impl LoopCore {
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
+            Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
+            Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
         }
     }
 

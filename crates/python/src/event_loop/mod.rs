@@ -30,6 +30,7 @@ use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// What one iteration runs.
@@ -42,6 +43,10 @@ pub(crate) enum Work {
     Stream(Object<Stream>, StreamWork),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
+    /// The reading end of a pipe has something to do of its own.
+    ReadPipe(Object<ReadPipe>, PipeWork),
+    /// The writing end of a pipe has something to do of its own.
+    WritePipe(Object<WritePipe>, PipeWork),
 }
 
 /// What the loop's thread works on.
@@ -161,6 +166,14 @@ impl LoopCore {
                         work.traverse(&mut see);
                     }
                     Work::Accepted(..) => {}
+                    Work::ReadPipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
+                    Work::WritePipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
                 }
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
@@ -292,7 +305,7 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Accepted(..) => {}
+                Work::Stream(..) | Work::Accepted(..) | Work::ReadPipe(..) | Work::WritePipe(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

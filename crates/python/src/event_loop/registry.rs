@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use whilst_engine::driver::Key;
+use whilst_engine::driver::{Interest, Key};
 
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
 use crate::handle::Handle;
+use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
 /// Who is told of a completion.
@@ -18,6 +19,10 @@ pub(crate) enum Source {
     Stream(Object<Stream>),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
+    /// The reading end of a pipe, which waits for bytes.
+    ReadPipe(Object<ReadPipe>),
+    /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
+    WritePipe(Object<WritePipe>, Interest),
 }
 
 impl Source {
@@ -26,6 +31,8 @@ impl Source {
             Self::Watch(handle) => visit(handle.as_py()),
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
+            Self::ReadPipe(pipe) => visit(pipe.as_py()),
+            Self::WritePipe(pipe, _) => visit(pipe.as_py()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod outgoing;
+pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod water_marks;

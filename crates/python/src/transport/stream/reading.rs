@@ -7,7 +7,6 @@
 //! and resumes between two packets so costs nothing at all.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -28,7 +27,7 @@ use crate::ffi::imports::Import;
 use crate::transport::socket;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
-const MOST: usize = 256 * 1024;
+pub(crate) const MOST: usize = 256 * 1024;
 
 /// What came of filling a protocol's buffer.
 enum Filled {
@@ -211,7 +210,7 @@ impl Stream {
                 Filled::Bytes(_) | Filled::Nothing => Ok(()),
             };
         }
-        match event_loop.get().read_bytes(py, fd) {
+        match event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory)) {
             Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
             Ok(data) => Self::data_received(this, event_loop, audience, &data),
             Err(error) => Self::read_failed(this, event_loop, &error),
@@ -392,13 +391,17 @@ impl State {
 }
 
 impl LoopCore {
-    /// Reads what waits in the kernel; empty at the end of the stream.
-    fn read_bytes<'py>(&self, py: Python<'py>, fd: BorrowedFd<'_>) -> io::Result<Bound<'py, PyBytes>> {
+    /// What `read` puts into the memory that it is given, which is as much as one read takes.
+    pub(crate) fn read_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Bound<'py, PyBytes>> {
         self.state.with(py, |state| {
             if state.scratch.is_empty() {
                 state.scratch = vec![0; MOST];
             }
-            let count = socket::receive(fd, &mut state.scratch)?;
+            let count = read(&mut state.scratch)?;
             // Making `bytes` runs no Python code: they are no concern of the garbage collector.
             Ok(PyBytes::new(py, &state.scratch[..count]))
         })

@@ -28,7 +28,7 @@ use crate::ffi::imports::Import;
 use crate::transport::outgoing::Outgoing;
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const SILENT_WRITES: u32 = 5;
+pub(crate) const SILENT_WRITES: u32 = 5;
 
 /// What follows from a write.
 enum Written {
@@ -361,7 +361,7 @@ impl State {
 }
 
 /// Raises `TypeError`, in CPython's words, for what is not bytes-like.
-fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
