@@ -197,6 +197,7 @@ impl Pipe<Writing> {
     /// There is room again, or the reader has gone.
     fn write_ready(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
+        let hangs_up = this.get().state.with(py, |state| state.reader.is_some());
         let written = this.get().state.with(py, |state| {
             // It may have been closed since it became ready.
             state.side.writer?;
@@ -215,6 +216,10 @@ impl Pipe<Writing> {
         let (done, watch) = match written {
             None => return Ok(()),
             Some(Ok(written)) => written,
+            // The hang-up, which the writer may hear of before the watch for it has said so.
+            Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe && hangs_up => {
+                return Self::hung_up(this, event_loop);
+            }
             Some(Err(error)) => return Self::write_failed(this, event_loop, &error),
         };
         drop(done);
