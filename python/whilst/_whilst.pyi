@@ -20,8 +20,10 @@ __all__ = [
     "DatagramTransport",
     "Handle",
     "LoopCore",
+    "ReadPipeTransport",
     "StreamTransport",
     "TimerHandle",
+    "WritePipeTransport",
     "__version__",
     "available_drivers",
     "new_handle",
@@ -35,6 +37,44 @@ _DriverName: TypeAlias = Literal["io_uring", "epoll"]
 _TaskFactory: TypeAlias = Callable[..., asyncio.Future[Any]]
 
 __version__: str
+
+@final
+class ReadPipeTransport(asyncio.ReadTransport):
+    """The transport of the reading end of a pipe, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _paused(self) -> bool: ...
+
+@final
+class WritePipeTransport(_FlowControlMixin):
+    """The transport of the writing end of a pipe: an asyncio.WriteTransport, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _conn_lost(self) -> int: ...
+    @property
+    def _protocol_paused(self) -> bool: ...
 
 def addresses_of_literal(
     host: object, port: object, family: int, kind: int, protocol: int, flags: int, /
@@ -148,6 +188,20 @@ class LoopCore:
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadPipeTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WritePipeTransport: ...
     def _lend_descriptor(self, transport: StreamTransport) -> None: ...
     def _reclaim_descriptor(self, transport: StreamTransport) -> None: ...
     def _accept_connections(

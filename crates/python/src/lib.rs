@@ -23,6 +23,8 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<handle::TimerHandle>(module)?;
     ffi::class::make::<transport::stream::Stream>(module)?;
     ffi::class::make::<transport::datagram::Datagram>(module)?;
+    ffi::class::make::<transport::pipe::ReadPipe>(module)?;
+    ffi::class::make::<transport::pipe::WritePipe>(module)?;
     transport::stream::WARN.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;

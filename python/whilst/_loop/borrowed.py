@@ -98,6 +98,10 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo
     _ensure_resolved: Any = _PrivateBase._ensure_resolved
 
+    # Pipes: these end in `_make_read_pipe_transport` and `_make_write_pipe_transport`, which are this loop's.
+    connect_read_pipe = _Base.connect_read_pipe
+    connect_write_pipe = _Base.connect_write_pipe
+
     # Datagrams: it checks, resolves, makes the socket and ends in `_make_datagram_transport`, which is this loop's.
     if TYPE_CHECKING:
         # Of the interface it has `reuse_address` still, which was taken out in Python 3.11.
@@ -117,13 +121,6 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
 
     else:
         create_datagram_endpoint = _Base.create_datagram_endpoint
-
-    # Pipes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and `call_soon`, until there
-    # are native ones.
-    connect_read_pipe = _Base.connect_read_pipe
-    connect_write_pipe = _Base.connect_write_pipe
-    _make_read_pipe_transport: Any = _PrivateUnix._make_read_pipe_transport
-    _make_write_pipe_transport: Any = _PrivateUnix._make_write_pipe_transport
 
     # Processes: these check arguments and end in `_make_subprocess_transport`, which is this loop's.
     subprocess_exec = _Base.subprocess_exec

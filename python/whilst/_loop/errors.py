@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import DatagramTransport, Handle, StreamTransport, TimerHandle
+    from whilst._whilst import Handle, TimerHandle
 
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
 _format_callback_source: Any = format_helpers._format_callback_source
@@ -52,7 +53,7 @@ def report_protocol_callback(
 
 def report_fatal_error(
     loop: Loop,
-    transport: StreamTransport | DatagramTransport,
+    transport: asyncio.BaseTransport,
     protocol: asyncio.BaseProtocol,
     exception: BaseException,
     message: str,
@@ -72,17 +73,41 @@ def report_fatal_error(
         )
 
 
+def report_pipe_read_error(
+    loop: Loop, transport: asyncio.BaseTransport, protocol: asyncio.BaseProtocol, exception: OSError
+) -> None:
+    """Report what ended the reading of a pipe, but in debug mode only if it is how a terminal says that it was hung up."""
+    message = "Fatal read error on pipe transport"
+    if exception.errno == errno.EIO:
+        if loop.get_debug():
+            logger.debug("%r: %s", transport, message, exc_info=exception)
+    else:
+        loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exception,
+                "transport": transport,
+                "protocol": protocol,
+            }
+        )
+
+
 def report_slow_callback(handle: Handle | TimerHandle, seconds: float) -> None:
     """Warn of a callback that held the loop for long, in debug mode."""
     logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
 
 
-def log_end_of_stream(transport: StreamTransport) -> None:
+def log_end_of_stream(transport: asyncio.BaseTransport) -> None:
     """Note the end of what a peer sends, in debug mode."""
     logger.debug("%r received EOF", transport)
 
 
-def log_debug(message: str, transport: StreamTransport | DatagramTransport) -> None:
+def log_closed_by_peer(transport: asyncio.BaseTransport) -> None:
+    """Note that the other end of a pipe was closed, in debug mode."""
+    logger.info("%r was closed by peer", transport)
+
+
+def log_debug(message: str, transport: asyncio.BaseTransport) -> None:
     """Note something about a transport, in debug mode."""
     logger.debug(message, transport)
 
@@ -90,3 +115,8 @@ def log_debug(message: str, transport: StreamTransport | DatagramTransport) -> N
 def warn_of_lost_write() -> None:
     """Warn of writes to a connection that is lost, as CPython words it."""
     logger.warning("socket.send() raised exception.")
+
+
+def warn_of_lost_pipe_write() -> None:
+    """Warn of writes to a pipe that is closed, as CPython words it."""
+    logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")

@@ -20,6 +20,7 @@ use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
 use crate::transport::datagram::{Datagram, DatagramWork};
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
@@ -152,6 +153,14 @@ impl LoopCore {
                         };
                         state.ready.push(Work::Datagram(transport.clone_ref(py), work));
                     }
+                    Some(Source::ReadPipe(pipe)) => {
+                        let work = PipeWork::Ready(Interest::Readable);
+                        state.ready.push(Work::ReadPipe(pipe.clone_ref(py), work));
+                    }
+                    Some(Source::WritePipe(pipe, interest)) => {
+                        let work = PipeWork::Ready(*interest);
+                        state.ready.push(Work::WritePipe(pipe.clone_ref(py), work));
+                    }
                     Some(Source::Acceptor(_)) | None => {}
                 };
                 core.state.with(py, queue);
@@ -186,6 +195,8 @@ impl LoopCore {
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
+            Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
+            Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
         }
     }
 

@@ -32,6 +32,7 @@ use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// What one iteration runs.
@@ -46,6 +47,10 @@ pub(crate) enum Work {
     Datagram(Object<Datagram>, DatagramWork),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
+    /// The reading end of a pipe has something to do of its own.
+    ReadPipe(Object<ReadPipe>, PipeWork),
+    /// The writing end of a pipe has something to do of its own.
+    WritePipe(Object<WritePipe>, PipeWork),
 }
 
 /// What the loop's thread works on.
@@ -169,6 +174,14 @@ impl LoopCore {
                         work.traverse(&mut see);
                     }
                     Work::Accepted(..) => {}
+                    Work::ReadPipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
+                    Work::WritePipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
                 }
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
@@ -308,7 +321,11 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Datagram(..) | Work::Accepted(..) => {}
+                Work::Stream(..)
+                | Work::Datagram(..)
+                | Work::Accepted(..)
+                | Work::ReadPipe(..)
+                | Work::WritePipe(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

@@ -145,7 +145,8 @@ impl LoopCore {
                 Source::Datagram(transport, _) => {
                     Some((transport.as_py().clone_ref(py), transport.get().is_closing(py)))
                 }
-                Source::Watch(_) | Source::Acceptor(_) => None,
+                // A pipe's descriptor may be watched by anybody, as with CPython's loop.
+                Source::ReadPipe(_) | Source::WritePipe(..) | Source::Watch(_) | Source::Acceptor(_) => None,
             }
         });
         match transport {
@@ -174,17 +175,56 @@ impl LoopCore {
         let callback = Callback::from_tuple(callback, arguments)?;
         let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
         handle.track(py);
+        Self::watch_for(this, fd, interest, Source::Watch(handle.clone_ref(py)))?;
+        Ok(handle.into_any())
+    }
+
+    /// Tells `source` whenever `fd` is ready, until the watch of that key ends. There is one for each direction of a descriptor,
+    /// whoever asked for it: the last who asks has it, as in CPython's loop.
+    ///
+    /// Raises `RuntimeError` if the loop is closed, `OSError` if the descriptor is closed or cannot be polled.
+    pub(crate) fn watch_for(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+    ) -> PyResult<Key> {
+        let py = this.py();
+        let core = this.get();
+        core.check_open()?;
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
-        let key = core.state.with(py, |state| state.registry.insert(Source::Watch(handle.clone_ref(py))));
+        let key = core.state.with(py, |state| state.registry.insert(source));
         match core.begin_watch(py, fd, interest, key) {
-            Ok(()) => Ok(handle.into_any()),
+            Ok(()) => Ok(key),
             Err(error) => {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
                 Err(os_error(py, &error))
             }
         }
+    }
+
+    /// Ends the watch that [`LoopCore::watch_for`] has begun under this key, unless another has its place by now. `now`: the
+    /// descriptor is closed next, so the kernel must let go of the file, as it does by the next iteration in any case.
+    pub(crate) fn end_watch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest, key: Key, now: bool) {
+        let py = this.py();
+        let core = this.get();
+        let ended = core.state.with(py, |state| {
+            let watches = state.watches.get_mut(&fd)?;
+            let watch = watches.place(interest).take_if(|watch| watch.key == key)?;
+            if watches.is_empty() {
+                state.watches.remove(&fd);
+            }
+            Some((state.registry.remove(key), watch.operation))
+        });
+        let Some((source, Some(operation))) = ended else { return };
+        // What fails here is a ring, and the next one begins without the operation.
+        let cancelled = now && core.with_driver(py, |driver| driver.cancel_now(operation)).is_ok();
+        if !cancelled {
+            core.cancel(py, operation);
+        }
+        drop(source);
     }
 
     /// Begins a watch: now or, where the loop waits and so this is another thread, as soon as it is awake. Then it is woken.

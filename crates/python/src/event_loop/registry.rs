@@ -9,6 +9,7 @@ use super::servers::Acceptor;
 use crate::ffi::class::Object;
 use crate::handle::Handle;
 use crate::transport::datagram::Datagram;
+use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
 /// Who is told of a completion.
@@ -21,6 +22,10 @@ pub(crate) enum Source {
     Datagram(Object<Datagram>, Interest),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
+    /// The reading end of a pipe, which waits for bytes.
+    ReadPipe(Object<ReadPipe>),
+    /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
+    WritePipe(Object<WritePipe>, Interest),
 }
 
 impl Source {
@@ -30,6 +35,8 @@ impl Source {
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
+            Self::ReadPipe(pipe) => visit(pipe.as_py()),
+            Self::WritePipe(pipe, _) => visit(pipe.as_py()),
         }
     }
 }

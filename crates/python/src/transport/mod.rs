@@ -4,5 +4,6 @@ pub(crate) mod address;
 pub(crate) mod datagram;
 pub(crate) mod flow_control;
 pub(crate) mod outgoing;
+pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -29,6 +29,8 @@ use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
 pub(crate) use self::lifecycle::{Descriptor, WARN};
+pub(crate) use self::reading::MOST;
+pub(crate) use self::writing::SILENT_WRITES;
 
 /// A stream transport: the class `whilst.StreamTransport`, an `asyncio.Transport`.
 #[repr(C)]

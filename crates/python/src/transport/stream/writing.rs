@@ -28,7 +28,7 @@ use crate::ffi::imports::Import;
 use crate::transport::outgoing::{Outgoing, check_bytes};
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const SILENT_WRITES: u32 = 5;
+pub(crate) const SILENT_WRITES: u32 = 5;
 
 /// What follows from a write.
 enum Written {
