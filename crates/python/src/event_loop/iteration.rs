@@ -13,6 +13,7 @@ use whilst_engine::driver::{Completion, Event};
 
 use super::registry::Source;
 use super::scheduling::now;
+use super::sendfile::Sendfile;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
@@ -135,6 +136,9 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
+                    Some(Source::Sendfile(sendfile)) => {
+                        state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
+                    }
                     Some(Source::Acceptor(_)) | None => {}
                 };
                 core.state.with(py, queue);
@@ -167,6 +171,7 @@ impl LoopCore {
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
         }
     }

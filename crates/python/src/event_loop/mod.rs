@@ -8,6 +8,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod readiness;
 pub(crate) mod registry;
 pub(crate) mod scheduling;
+pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod tasks;
 
@@ -25,7 +26,8 @@ use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
 use self::readiness::Watches;
-use self::registry::Registry;
+use self::registry::{Registry, Source};
+use self::sendfile::Sendfile;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
@@ -40,6 +42,8 @@ pub(crate) enum Work {
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
+    /// A socket has room for more of a file.
+    Sendfile(Py<Sendfile>),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
 }
@@ -160,6 +164,7 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
+                    Work::Sendfile(sendfile) => see(sendfile.as_any()),
                     Work::Accepted(..) => {}
                 }
             }
@@ -292,7 +297,12 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Accepted(..) => {}
+                Work::Stream(..) | Work::Sendfile(_) | Work::Accepted(..) => {}
+            }
+        }
+        for source in &others.0 {
+            if let Source::Sendfile(sendfile) = source {
+                sendfile.get().abandon(py);
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

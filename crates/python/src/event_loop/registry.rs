@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use whilst_engine::driver::Key;
 
+use super::sendfile::Sendfile;
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
 use crate::handle::Handle;
@@ -14,6 +15,8 @@ use crate::transport::stream::Stream;
 pub(crate) enum Source {
     /// A callback of `add_reader` or `add_writer`.
     Watch(Object<Handle>),
+    /// A file on its way to a socket.
+    Sendfile(Py<Sendfile>),
     /// A stream transport.
     Stream(Object<Stream>),
     /// A listening socket.
@@ -24,6 +27,7 @@ impl Source {
     fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
+            Self::Sendfile(sendfile) => visit(sendfile.as_any()),
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
         }
