@@ -41,6 +41,8 @@ class Sendfile(Borrowed):
         transport.pause_reading()
         try:
             await sent_all
+            if transport.is_closing():
+                raise ConnectionError("Connection is closed by peer")
             self._lend_descriptor(transport)
             try:
                 return await self.sock_sendfile(transport._sock, file, offset, count, fallback=False)
