@@ -170,6 +170,11 @@ class LoopCore:
     def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _ensure_fd_no_transport(self, fd: FileDescriptorLike) -> None: ...
 
+    # Files to sockets.
+    def _begin_sendfile(
+        self, future: asyncio.Future[int], sock: socket.socket, file: int, offset: int, count: int | None
+    ) -> None: ...
+
     # Connections.
     def _make_socket_transport(
         self,

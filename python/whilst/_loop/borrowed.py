@@ -127,16 +127,14 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     subprocess_shell = _Base.subprocess_shell
     _log_subprocess: Any = _PrivateBase._log_subprocess
 
-    # Files to sockets; the system call is `os.sendfile`.
+    # Files to sockets: these check and choose, and read and write where there is no system call for it. The native way is
+    # `whilst._loop.sendfile`'s.
     sendfile = _Base.sendfile
     sock_sendfile = _Base.sock_sendfile
     _check_sendfile_params: Any = _PrivateBase._check_sendfile_params
     _sendfile_fallback: Any = _PrivateBase._sendfile_fallback
     _sock_sendfile_fallback: Any = _PrivateBase._sock_sendfile_fallback
     _sock_sendfile_native: Any = _PrivateUnix._sock_sendfile_native
-    _sock_sendfile_native_impl: Any = _PrivateUnix._sock_sendfile_native_impl
-    _sock_sendfile_update_filepos: Any = _PrivateUnix._sock_sendfile_update_filepos
-    _sock_add_cancellation_callback: Any = _PrivateUnix._sock_add_cancellation_callback
 
     # Coroutines' origins, in debug mode.
     _coroutine_origin_tracking_enabled = False

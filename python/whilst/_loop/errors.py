@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from whilst._loop import Loop
     from whilst._whilst import Handle, TimerHandle
 
+_base_events: Any = base_events
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
 _format_callback_source: Any = format_helpers._format_callback_source
 
@@ -93,8 +94,8 @@ def report_pipe_read_error(
 
 
 def report_slow_callback(handle: Handle | TimerHandle, seconds: float) -> None:
-    """Warn of a callback that held the loop for long, in debug mode."""
-    logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+    """Warn of a callback that held the loop for long, in debug mode. Where CPython's loop looks the logger up."""
+    _base_events.logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
 
 
 def log_end_of_stream(transport: asyncio.BaseTransport) -> None:

@@ -50,18 +50,3 @@ class Transports(Borrowed):
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
         transport: asyncio.Transport = tls._app_transport
         return transport
-
-    async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
-        """Send a file by `os.sendfile` past the transport, which does not read or write meanwhile."""
-        resume_reading = transport.is_reading()
-        transport.pause_reading()
-        await transport._make_empty_waiter()
-        self._lend_descriptor(transport)
-        try:
-            sent: int = await self.sock_sendfile(transport._sock, file, offset, count, fallback=False)
-            return sent
-        finally:
-            self._reclaim_descriptor(transport)
-            transport._reset_empty_waiter()
-            if resume_reading:
-                transport.resume_reading()

@@ -13,6 +13,7 @@ use whilst_engine::driver::{Completion, Event, Interest};
 
 use super::registry::Source;
 use super::scheduling::now;
+use super::sendfile::Sendfile;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
@@ -161,6 +162,9 @@ impl LoopCore {
                         let work = PipeWork::Ready(*interest);
                         state.ready.push(Work::WritePipe(pipe.clone_ref(py), work));
                     }
+                    Some(Source::Sendfile(sendfile)) => {
+                        state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
+                    }
                     Some(Source::Acceptor(_)) | None => {}
                 };
                 core.state.with(py, queue);
@@ -194,6 +198,7 @@ impl LoopCore {
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
+            Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
             Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),

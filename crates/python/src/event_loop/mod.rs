@@ -8,6 +8,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod readiness;
 pub(crate) mod registry;
 pub(crate) mod scheduling;
+pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod tasks;
 
@@ -25,8 +26,9 @@ use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
 use self::readiness::Watches;
-use self::registry::Registry;
+use self::registry::{Registry, Source};
 use self::scheduling::now;
+use self::sendfile::Sendfile;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
@@ -45,6 +47,8 @@ pub(crate) enum Work {
     Stream(Object<Stream>, StreamWork),
     /// A datagram transport has something to do of its own.
     Datagram(Object<Datagram>, DatagramWork),
+    /// A socket has room for more of a file.
+    Sendfile(Py<Sendfile>),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
     /// The reading end of a pipe has something to do of its own.
@@ -173,6 +177,7 @@ impl LoopCore {
                         see(transport.as_py());
                         work.traverse(&mut see);
                     }
+                    Work::Sendfile(sendfile) => see(sendfile.as_any()),
                     Work::Accepted(..) => {}
                     Work::ReadPipe(pipe, work) => {
                         see(pipe.as_py());
@@ -323,9 +328,15 @@ impl LoopCore {
                 Work::Timer(timer) => timer.track(py),
                 Work::Stream(..)
                 | Work::Datagram(..)
+                | Work::Sendfile(_)
                 | Work::Accepted(..)
                 | Work::ReadPipe(..)
                 | Work::WritePipe(..) => {}
+            }
+        }
+        for source in &others.0 {
+            if let Source::Sendfile(sendfile) = source {
+                sendfile.get().abandon(py);
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

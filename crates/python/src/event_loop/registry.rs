@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use whilst_engine::driver::{Interest, Key};
 
+use super::sendfile::Sendfile;
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
 use crate::handle::Handle;
@@ -16,6 +17,8 @@ use crate::transport::stream::Stream;
 pub(crate) enum Source {
     /// A callback of `add_reader` or `add_writer`.
     Watch(Object<Handle>),
+    /// A file on its way to a socket.
+    Sendfile(Py<Sendfile>),
     /// A stream transport.
     Stream(Object<Stream>),
     /// A datagram transport, and what it waits for.
@@ -32,6 +35,7 @@ impl Source {
     fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
+            Self::Sendfile(sendfile) => visit(sendfile.as_any()),
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),

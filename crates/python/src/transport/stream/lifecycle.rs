@@ -291,6 +291,14 @@ impl Stream {
             }
             key.and_then(|key| state.registry.remove(key))
         });
+        let stopped = match &descriptor {
+            Some(descriptor) => {
+                // Lent to a sendfile() that is under way, maybe.
+                let error = || PyConnectionError::new_err("Connection is closed by peer");
+                LoopCore::stop_sendfile(event_loop, descriptor.as_fd().as_raw_fd(), error)
+            }
+            None => Ok(()),
+        };
         let closed = descriptor.map_or(Ok(()), |descriptor| descriptor.close(py));
         drop((source, references));
         let detached = server.map_or(Ok(()), |server| detach(py, server.bind(py), this));
@@ -300,7 +308,7 @@ impl Stream {
             let error = PyConnectionError::new_err("Connection is closed by peer");
             waiter.call_method1(py, intern!(py, "set_exception"), (error,))?;
         }
-        closed.and(detached)
+        stopped.and(closed).and(detached)
     }
 
     /// `__del__`: an open transport that nobody refers to any more is closed, with a warning.
