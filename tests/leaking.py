@@ -59,8 +59,8 @@ if _mallinfo2 is not None:
 
 
 def _heap() -> int:
-    """Bytes that are allocated by malloc, in all arenas: exact, where the resident memory is what the allocator keeps too. 0 where
-    the C library cannot say."""
+    """Bytes that are allocated by malloc, in all arenas: exact, where the resident memory is what the allocator keeps too.
+    0 where the C library cannot say."""
     if _mallinfo2 is None:
         return 0
     info = _mallinfo2()
@@ -490,10 +490,12 @@ class Counted(asyncio.Protocol):
 
 
 def connections() -> None:
-    """Do what the lines of stdin say, until its end: `serve` and `serve-tls` print a port; `connect PORT COUNT`, and `connect-tls`,
-    which counts those whose handshake fails too, print `tried` when none is on its way any more; `open` prints how many there
-    are; `measure` prints a measurement. A connection is with 127.0.0.1 always."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Do what the lines of stdin say, until its end.
+
+    `serve` and `serve-tls` print a port of 127.0.0.1; `connect PORT COUNT` and `connect-tls PORT COUNT` connect to one, and
+    print `tried` when each connection is made or has failed; `open` prints how many there are; `measure` prints a measurement.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     client, server_side = _contexts()
 
