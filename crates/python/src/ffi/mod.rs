@@ -17,4 +17,5 @@ pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod methods;
+pub(crate) mod slots;
 pub(crate) mod stored_arguments;
