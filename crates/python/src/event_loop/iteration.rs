@@ -135,10 +135,11 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
-                    Some(Source::Acceptor(_)) | None => {}
+                    Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
+            Event::File(event) => core.push(py, Work::File(key, event)),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -168,6 +169,7 @@ impl LoopCore {
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
+            Work::File(key, event) => Self::file_operation_ended(this, key, event),
         }
     }
 

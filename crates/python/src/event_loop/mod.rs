@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Interest, Key, Operation};
+use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -42,6 +42,8 @@ pub(crate) enum Work {
     Stream(Object<Stream>, StreamWork),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
+    /// A file operation is done.
+    File(Key, FileEvent),
 }
 
 /// What the loop's thread works on.
@@ -160,7 +162,7 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
-                    Work::Accepted(..) => {}
+                    Work::Accepted(..) | Work::File(..) => {}
                 }
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
@@ -292,7 +294,7 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Accepted(..) => {}
+                Work::Stream(..) | Work::Accepted(..) | Work::File(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));

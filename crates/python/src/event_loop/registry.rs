@@ -7,6 +7,7 @@ use whilst_engine::driver::Key;
 
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
+use crate::file::Pending;
 use crate::handle::Handle;
 use crate::transport::stream::Stream;
 
@@ -18,6 +19,8 @@ pub(crate) enum Source {
     Stream(Object<Stream>),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
+    /// Whoever waits for a file operation.
+    File(Pending),
 }
 
 impl Source {
@@ -26,6 +29,7 @@ impl Source {
             Self::Watch(handle) => visit(handle.as_py()),
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
+            Self::File(pending) => pending.traverse(visit),
         }
     }
 }
