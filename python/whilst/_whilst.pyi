@@ -20,6 +20,7 @@ __all__ = [
     "DatagramTransport",
     "Handle",
     "LoopCore",
+    "RawFile",
     "ReadPipeTransport",
     "StreamTransport",
     "TimerHandle",
@@ -35,6 +36,9 @@ _Ts = TypeVarTuple("_Ts")
 _DriverName: TypeAlias = Literal["io_uring", "epoll"]
 # What a factory takes beside the loop and the coroutine differs between versions of Python (`BaseEventLoop.create_task`).
 _TaskFactory: TypeAlias = Callable[..., asyncio.Future[Any]]
+
+# What is called at the end of a file operation, with its result or its exception.
+_Done: TypeAlias = Callable[[_T | None, BaseException | None], object]
 
 __version__: str
 
@@ -219,6 +223,34 @@ class LoopCore:
     ) -> None: ...
     def _stop_accepting(self, sock: socket.socket) -> None: ...
     def _resume_accepting(self, fd: int) -> None: ...
+
+    # Files.
+    def _open_file(
+        self, path: bytes, flags: int, mode: int, done: _Done[RawFile] | None = None
+    ) -> asyncio.Future[RawFile]: ...
+    def _adopt_file(self, fd: int, owned: bool) -> RawFile: ...
+
+@final
+class RawFile:
+    """An open file on a loop's driver."""
+
+    def read(
+        self, size: int, offset: int | None = None, done: _Done[bytes] | None = None
+    ) -> asyncio.Future[bytes]: ...
+    def write(
+        self, data: bytes, offset: int | None = None, done: _Done[int] | None = None
+    ) -> asyncio.Future[int]: ...
+    def sync(self, data_only: bool = False, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def truncate(self, length: int, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def close(self, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def close_now(self) -> None: ...
+    def fileno(self) -> int: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def pollable(self) -> bool: ...
 
 @final
 class Handle(asyncio.Handle):

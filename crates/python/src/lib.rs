@@ -3,6 +3,7 @@
 mod errors;
 mod event_loop;
 mod ffi;
+mod file;
 mod handle;
 mod resolving;
 mod process;
@@ -17,6 +18,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<event_loop::LoopCore>()?;
     module.add_class::<process::ChildProcess>()?;
+    module.add_class::<file::RawFile>()?;
     event_loop::scheduling::add_methods(py)?;
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;

@@ -165,10 +165,11 @@ impl LoopCore {
                     Some(Source::Sendfile(sendfile)) => {
                         state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
                     }
-                    Some(Source::Acceptor(_)) | None => {}
+                    Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
+            Event::File(event) => core.push(py, Work::File(key, event)),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -202,6 +203,7 @@ impl LoopCore {
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
             Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
+            Work::File(key, event) => Self::file_operation_ended(this, key, event),
         }
     }
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Interest, Key, Operation};
+use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
@@ -55,6 +55,8 @@ pub(crate) enum Work {
     ReadPipe(Object<ReadPipe>, PipeWork),
     /// The writing end of a pipe has something to do of its own.
     WritePipe(Object<WritePipe>, PipeWork),
+    /// A file operation is done.
+    File(Key, FileEvent),
 }
 
 /// What the loop's thread works on.
@@ -178,7 +180,7 @@ impl LoopCore {
                         work.traverse(&mut see);
                     }
                     Work::Sendfile(sendfile) => see(sendfile.as_any()),
-                    Work::Accepted(..) => {}
+                    Work::Accepted(..) | Work::File(..) => {}
                     Work::ReadPipe(pipe, work) => {
                         see(pipe.as_py());
                         work.traverse(&mut see);
@@ -330,6 +332,7 @@ impl LoopCore {
                 | Work::Datagram(..)
                 | Work::Sendfile(_)
                 | Work::Accepted(..)
+                | Work::File(..)
                 | Work::ReadPipe(..)
                 | Work::WritePipe(..) => {}
             }

@@ -159,6 +159,7 @@ impl LoopCore {
                 Source::ReadPipe(_)
                 | Source::WritePipe(..)
                 | Source::Sendfile(_)
+                | Source::File(_)
                 | Source::Watch(_)
                 | Source::Acceptor(_) => None,
             }
@@ -286,6 +287,7 @@ impl LoopCore {
             | Source::Datagram(..)
             | Source::ReadPipe(_)
             | Source::WritePipe(..)
+            | Source::File(_)
             | Source::Acceptor(_) => {}
         }
         Ok(true)

@@ -8,6 +8,7 @@ use whilst_engine::driver::{Interest, Key};
 use super::sendfile::Sendfile;
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
+use crate::file::Pending;
 use crate::handle::Handle;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{ReadPipe, WritePipe};
@@ -29,6 +30,8 @@ pub(crate) enum Source {
     ReadPipe(Object<ReadPipe>),
     /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
     WritePipe(Object<WritePipe>, Interest),
+    /// Whoever waits for a file operation.
+    File(Pending),
 }
 
 impl Source {
@@ -41,6 +44,7 @@ impl Source {
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
             Self::ReadPipe(pipe) => visit(pipe.as_py()),
             Self::WritePipe(pipe, _) => visit(pipe.as_py()),
+            Self::File(pending) => pending.traverse(visit),
         }
     }
 }
