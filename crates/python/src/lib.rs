@@ -19,6 +19,8 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<handle::Handle>(module)?;
     ffi::class::make::<handle::TimerHandle>(module)?;
     ffi::class::make::<transport::stream::Stream>(module)?;
+    ffi::class::make::<transport::tls::Tls>(module)?;
+    ffi::class::make::<transport::tls::TlsTransport>(module)?;
     transport::stream::WARN.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)

@@ -4,3 +4,4 @@ pub(crate) mod address;
 pub(crate) mod outgoing;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tls;

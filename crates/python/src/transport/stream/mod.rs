@@ -27,7 +27,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
-pub(crate) use self::lifecycle::{Descriptor, WARN};
+pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
 
 /// A stream transport: the class `whilst.StreamTransport`, an `asyncio.Transport`.
 #[repr(C)]
