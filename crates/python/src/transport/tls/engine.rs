@@ -35,6 +35,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Goes on with the handshake.
     fn handshake(&self, py: Python<'_>) -> PyResult<Progress>;
 
+    /// False if there is surely nothing to read.
+    fn may_read(&self, py: Python<'_>) -> PyResult<bool>;
+
     /// Decrypts all there is, into one `bytes` object (`None`: there was nothing), and says why it stopped.
     fn read<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)>;
 

@@ -75,23 +75,15 @@ impl MemoryBioEngine {
 
     /// How many bytes to ask for at once: what one record may carry, and no more than can have arrived, as CPython makes an
     /// object of the full size first. (Encryption makes longer; compression, which has long been off, is no reason for
-    /// an error, only for one more read.)
-    fn size_hint(&self, py: Python<'_>) -> PyResult<usize> {
+    /// an error, only for one more read.) `None` if there is surely nothing to read: no byte of the peer's that was not looked at,
+    /// and none that is decrypted. It spares an exception that says so.
+    fn readable(&self, py: Python<'_>) -> PyResult<Option<usize>> {
         if !self.direct {
-            return Ok(MOST);
+            return Ok(Some(MOST));
         }
-        Ok((self.incoming.pending(py)? + self.buffered(py)?).clamp(1, RECORD))
-    }
-
-    /// How many decrypted bytes of a record are left to be read.
-    fn buffered(&self, py: Python<'_>) -> PyResult<usize> {
-        call_method(self.target.bind(py), intern!(py, "pending"), [])?.extract()
-    }
-
-    /// True if there is surely nothing to read: no byte of the peer's that was not looked at, and none that is decrypted. It spares an
-    /// exception that says so.
-    fn is_drained(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.direct && self.incoming.pending(py)? == 0 && self.buffered(py)? == 0)
+        let decrypted: usize = call_method(self.target.bind(py), intern!(py, "pending"), [])?.extract()?;
+        let size = self.incoming.pending(py)? + decrypted;
+        Ok((size > 0).then(|| size.min(RECORD)))
     }
 }
 
@@ -100,11 +92,16 @@ impl Engine for MemoryBioEngine {
         Ok(progress(self.call(py, intern!(py, "do_handshake"), [])?))
     }
 
+    fn may_read(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.readable(py)?.is_some())
+    }
+
     fn read<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)> {
         let mut first = None;
         let mut others = Vec::new();
         let stop = loop {
-            let size = self.size_hint(py)?.into_pyobject(py)?;
+            let Some(size) = self.readable(py)? else { break Stop::Again };
+            let size = size.into_pyobject(py)?;
             let Some(chunk) = self.call(py, intern!(py, "read"), [size.as_any()])? else { break Stop::Again };
             let chunk = chunk.cast_into::<PyBytes>()?;
             if chunk.as_bytes().is_empty() {
@@ -113,9 +110,6 @@ impl Engine for MemoryBioEngine {
             match &first {
                 None => first = Some(chunk),
                 Some(_) => others.push(chunk),
-            }
-            if self.is_drained(py)? {
-                break Stop::Again;
             }
         };
         let Some(first) = first else { return Ok((None, stop)) };
@@ -136,6 +130,9 @@ impl Engine for MemoryBioEngine {
         let room = view.len()?;
         let mut count = 0;
         let stop = loop {
+            if self.readable(py)?.is_none() {
+                break Stop::Again;
+            }
             let place = if count == 0 { view.clone() } else { from(&view, count)? };
             let size = (room - count).into_pyobject(py)?;
             let read = self.call(py, intern!(py, "read"), [size.as_any(), &place])?;
@@ -147,9 +144,6 @@ impl Engine for MemoryBioEngine {
             count += read;
             if count >= room {
                 break Stop::Full;
-            }
-            if self.is_drained(py)? {
-                break Stop::Again;
             }
         };
         Ok((count, stop))

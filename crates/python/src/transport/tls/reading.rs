@@ -106,6 +106,9 @@ impl Tls {
             .state
             .with(py, |state| (state.engine.clone(), state.app_protocol.as_ref().map(|it| it.clone_ref(py))));
         let (Some(engine), Some(protocol)) = (engine, protocol) else { return Ok(false) };
+        if !engine.may_read(py)? {
+            return Ok(false);
+        }
         let protocol = protocol.bind(py);
         let hint = engine.unread(py)?.into_pyobject(py)?;
         let buffer = call_method(protocol, intern!(py, "get_buffer"), [hint.as_any()])?;
