@@ -5,8 +5,8 @@ mod event_loop;
 mod ffi;
 mod file;
 mod handle;
-mod resolving;
 mod process;
+mod resolving;
 mod transport;
 
 use pyo3::prelude::*;
@@ -27,6 +27,8 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<transport::datagram::Datagram>(module)?;
     ffi::class::make::<transport::pipe::ReadPipe>(module)?;
     ffi::class::make::<transport::pipe::WritePipe>(module)?;
+    ffi::class::make::<transport::tls::Tls>(module)?;
+    ffi::class::make::<transport::tls::TlsTransport>(module)?;
     transport::stream::WARN.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;

@@ -92,7 +92,6 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     create_server = _Base.create_server
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
-    start_tls = _Base.start_tls
     _connect_sock: Any = _PrivateBase._connect_sock
     _create_connection_transport: Any = _PrivateBase._create_connection_transport
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from asyncio import base_events, format_helpers
+from asyncio import base_events, exceptions, format_helpers
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import Handle, TimerHandle
+    from whilst._whilst import Handle, TimerHandle, TLSProtocol
 
 _base_events: Any = base_events
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
@@ -121,3 +121,53 @@ def warn_of_lost_write() -> None:
 def warn_of_lost_pipe_write() -> None:
     """Warn of writes to a pipe that is closed, as CPython words it."""
     logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+
+
+def report_tls_error(
+    loop: Loop,
+    protocol: TLSProtocol,
+    transport: asyncio.Transport | None,
+    exception: BaseException,
+    message: str,
+) -> None:
+    """Report what ended a TLS connection (`SSLProtocol._fatal_error`)."""
+    if isinstance(exception, OSError):
+        if loop.get_debug():
+            logger.debug("%r: %s", protocol, message, exc_info=exception)
+    elif not isinstance(exception, exceptions.CancelledError):
+        loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exception,
+                "transport": transport,
+                "protocol": protocol,
+            }
+        )
+
+
+def report_failed_accept(
+    loop: Loop,
+    protocol: asyncio.BaseProtocol | None,
+    transport: asyncio.Transport | None,
+    exception: BaseException,
+) -> None:
+    """Tell of an accepted connection that never came to be, in debug mode."""
+    context: dict[str, Any] = {
+        "message": "Error on transport creation for incoming connection",
+        "exception": exception,
+    }
+    if protocol is not None:
+        context["protocol"] = protocol
+    if transport is not None:
+        context["transport"] = transport
+    loop.call_exception_handler(context)
+
+
+def log_handshake(protocol: TLSProtocol, seconds: float) -> None:
+    """Note how long a handshake took, in debug mode."""
+    logger.debug("%r: SSL handshake took %.1f ms", protocol, seconds * 1e3)
+
+
+def warn_of_tls(message: str) -> None:
+    """Warn of what a program does with a TLS transport in vain, as CPython words it."""
+    logger.warning(message)

@@ -17,6 +17,7 @@ pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod memory_bio;
 pub(crate) mod methods;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;

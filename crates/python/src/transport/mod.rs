@@ -7,3 +7,4 @@ pub(crate) mod outgoing;
 pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tls;

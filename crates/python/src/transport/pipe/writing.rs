@@ -23,8 +23,8 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::{Class, Object};
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::outgoing::Outgoing;
 use crate::transport::flow_control::Marks;
+use crate::transport::outgoing::Outgoing;
 use crate::transport::outgoing::check_bytes;
 use crate::transport::stream::SILENT_WRITES;
 

@@ -28,7 +28,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
-pub(crate) use self::lifecycle::{Descriptor, WARN};
+pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
 pub(crate) use self::reading::MOST;
 pub(crate) use self::writing::SILENT_WRITES;
 

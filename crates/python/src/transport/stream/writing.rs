@@ -77,6 +77,16 @@ impl Stream {
         if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
     }
 
+    /// `write()` of bytes that are not empty, for who writes often and knows that they are.
+    pub(crate) fn write_bytes(this: &Object<Self>, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
+        Self::write_pieces(this, py, [data])
+    }
+
     fn check_writable(
         &self,
         py: Python<'_>,
