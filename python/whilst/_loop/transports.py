@@ -13,7 +13,6 @@ from whilst._loop.borrowed import Borrowed
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from whilst._whilst import TLSProtocol
 
