@@ -59,6 +59,7 @@ def test_small_buffers(size: int) -> None:
 
     Through a memoryview: what CPython's loop reads into a bytearray at an offset, it loses.
     """
+
     class Viewed(BufferedRecord):
         def get_buffer(self, sizehint: int) -> Any:
             return memoryview(self.buffer)
@@ -299,7 +300,13 @@ def test_marks() -> None:
             for which in ["write", "read"]:
                 get = getattr(transport, f"get_{which}_buffer_limits")
                 set_ = getattr(transport, f"set_{which}_buffer_limits")
-                for limits in [{}, {"high": 1000}, {"low": 1000}, {"high": 1000, "low": 10}, {"high": 2000, "low": 0}]:
+                for limits in [
+                    {},
+                    {"high": 1000},
+                    {"low": 1000},
+                    {"high": 1000, "low": 10},
+                    {"high": 2000, "low": 0},
+                ]:
                     set_(**limits)
                     notes.append(get())
                 for limits in [{"high": -1}, {"low": -1}, {"high": 1, "low": 2}]:
@@ -500,7 +507,11 @@ def openssl(*arguments: str, **keywords: Any) -> subprocess.Popen[bytes]:
     if command is None:
         pytest.skip("the command openssl is not here")
     return subprocess.Popen(
-        [command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **keywords
+        [command, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        **keywords,
     )
 
 
@@ -545,7 +556,7 @@ def test_key_update() -> None:
 
 
 def test_renegotiation_is_refused() -> None:
-    """`R` has OpenSSL's client of TLS 1.2 ask for a new handshake, which OpenSSL's servers refuse by default or Python's forbid."""
+    """`R` has OpenSSL's client of TLS 1.2 ask for a new handshake, which a server may forbid."""
 
     async def scenario(notes: list[Any]) -> None:
         server = server_context(version=ssl.TLSVersion.TLSv1_2)
@@ -570,7 +581,16 @@ def test_openssl_server(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = openssl(
-            "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(chain), "-key", str(key), "-rev", "-naccept", "1"
+            "s_server",
+            "-accept",
+            f"127.0.0.1:{port}",
+            "-cert",
+            str(chain),
+            "-key",
+            str(key),
+            "-rev",
+            "-naccept",
+            "1",
         )
         try:
             for _ in range(500):

@@ -29,7 +29,10 @@ def certificate(name: str) -> trustme.LeafCert:
 
 
 def server_context(
-    name: str = "localhost", *, version: ssl.TLSVersion | None = None, kind: type[ssl.SSLContext] = ssl.SSLContext
+    name: str = "localhost",
+    *,
+    version: ssl.TLSVersion | None = None,
+    kind: type[ssl.SSLContext] = ssl.SSLContext,
 ) -> ssl.SSLContext:
     """Return a context for a server of that name, of one version of TLS or of all."""
     context = kind(ssl.PROTOCOL_TLS_SERVER)
@@ -153,13 +156,18 @@ async def listening(
         await turns(10)
         for protocol in accepted:
             if (transport := getattr(protocol, "transport", None)) is not None:
-                transport.set_protocol(asyncio.Protocol())
+                # CPython's transports forget all when they are closed twice.
+                with contextlib.suppress(AttributeError):
+                    transport.set_protocol(asyncio.Protocol())
                 transport.abort()
         await turns(10)
 
 
 async def connect(
-    protocol: asyncio.BaseProtocol, address: tuple[str, int], context: ssl.SSLContext | None = None, **keywords: Any
+    protocol: asyncio.BaseProtocol,
+    address: tuple[str, int],
+    context: ssl.SSLContext | None = None,
+    **keywords: Any,
 ) -> Any:
     """Connect a protocol by TLS. Return its transport."""
     keywords.setdefault("server_hostname", "localhost")
@@ -283,7 +291,7 @@ class Bare:
         """Receive so many bytes; fewer if the peer has closed."""
         data = b""
         while len(data) < size:
-            piece = self.until_done(lambda: self.tls.read(size - len(data)))
+            piece = self.until_done(functools.partial(self.tls.read, size - len(data)))
             if not piece:
                 break
             data += piece
