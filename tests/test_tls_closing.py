@@ -529,7 +529,7 @@ def test_unclosed_transport_warns() -> None:
                 gc.collect()
             assert tls() is None
             words = [str(warning.message) for warning in caught if warning.category is ResourceWarning]
-            assert words == ["unclosed transport <whilst.TLSTransport object>"]
+            assert words == ["unclosed transport <whilst.SSLTransport object>"]
             below.abort()
 
     run(main())
@@ -571,7 +571,7 @@ def counted(*names: str) -> int:
 
 @pytest.mark.parametrize("way", ["close", "abort", "cut", "mixed"])
 def test_two_hundred_connections_leave_nothing(way: str) -> None:
-    names = "TLSProtocol", "TLSTransport", "StreamTransport", "SSLObject", "_SSLSocket", "MemoryBIO", "Record"
+    names = "SSLProtocol", "SSLTransport", "StreamTransport", "SSLObject", "_SSLSocket", "MemoryBIO", "Record"
 
     async def main() -> None:
         async with listening(Record) as address:

@@ -70,15 +70,15 @@ def test_classes() -> None:
         async with pair(Record, Record) as (_, client):
             transport = client.transport
             assert isinstance(transport, asyncio.Transport)
-            assert type(transport).__name__ == "TLSTransport" and type(transport).__module__ == "whilst"
+            assert type(transport).__name__ == "SSLTransport" and type(transport).__module__ == "whilst"
             below = transport._ssl_protocol._transport
             assert isinstance(transport._ssl_protocol, asyncio.BufferedProtocol)
-            assert repr(transport) == f"<TLSTransport WRAPPED over {below!r}>"
+            assert repr(transport) == f"<SSLTransport WRAPPED over {below!r}>"
             assert transport.get_protocol() is client and transport.is_reading()
             transport.abort()
-            assert repr(transport).startswith("<TLSTransport closing UNWRAPPED over <StreamTransport")
+            assert repr(transport).startswith("<SSLTransport closing UNWRAPPED over <StreamTransport")
             await client.lost
-            assert repr(transport) == "<TLSTransport closed>"
+            assert repr(transport) == "<SSLTransport closed>"
 
     run(main())
 
@@ -255,7 +255,7 @@ def test_sni_callback_aborts_its_connection() -> None:
 
         def abort(*_: object) -> None:
             found = [
-                it for it in gc.get_objects() if type(it).__name__ == "TLSTransport" and not it.is_closing()
+                it for it in gc.get_objects() if type(it).__name__ == "SSLTransport" and not it.is_closing()
             ]
             found = [it for it in found if it.get_extra_info("sslcontext") is server]
             transports.extend(found)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import Handle, StreamTransport, TimerHandle, TLSProtocol
+    from whilst._whilst import Handle, SSLProtocol, StreamTransport, TimerHandle
 
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
 _format_callback_source: Any = format_helpers._format_callback_source
@@ -82,7 +82,7 @@ def log_end_of_stream(transport: StreamTransport) -> None:
     logger.debug("%r received EOF", transport)
 
 
-def log_debug(message: str, transport: StreamTransport | TLSProtocol) -> None:
+def log_debug(message: str, transport: StreamTransport | SSLProtocol) -> None:
     """Note something about a transport, in debug mode."""
     logger.debug(message, transport)
 
@@ -94,7 +94,7 @@ def warn_of_lost_write() -> None:
 
 def report_tls_error(
     loop: Loop,
-    protocol: TLSProtocol,
+    protocol: SSLProtocol,
     transport: asyncio.Transport | None,
     exception: BaseException,
     message: str,
@@ -132,7 +132,7 @@ def report_failed_accept(
     loop.call_exception_handler(context)
 
 
-def log_handshake(protocol: TLSProtocol, seconds: float) -> None:
+def log_handshake(protocol: SSLProtocol, seconds: float) -> None:
     """Note how long a handshake took, in debug mode."""
     logger.debug("%r: SSL handshake took %.1f ms", protocol, seconds * 1e3)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from whilst._whilst import TLSProtocol
+    from whilst._whilst import SSLProtocol
 
 
 _SelectorDatagramTransport: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ class Transports(Borrowed):
                 transport.resume_reading()
 
 
-def _hand_over_read_ahead(protocol: asyncio.BaseProtocol, tls: TLSProtocol) -> None:
+def _hand_over_read_ahead(protocol: asyncio.BaseProtocol, tls: SSLProtocol) -> None:
     """Move what a stream's reader has received and nobody has read to TLS, whose bytes these are.
 
     As CPython does from 3.14 on (gh-142352). Left where they are they would be taken for what the peer says under TLS,
