@@ -156,7 +156,9 @@ async def listening(
         await turns(10)
         for protocol in accepted:
             if (transport := getattr(protocol, "transport", None)) is not None:
-                transport.set_protocol(asyncio.Protocol())
+                # CPython's transports forget all when they are closed twice.
+                with contextlib.suppress(AttributeError):
+                    transport.set_protocol(asyncio.Protocol())
                 transport.abort()
         await turns(10)
 
@@ -289,7 +291,7 @@ class Bare:
         """Receive so many bytes; fewer if the peer has closed."""
         data = b""
         while len(data) < size:
-            piece = self.until_done(lambda: self.tls.read(size - len(data)))
+            piece = self.until_done(functools.partial(self.tls.read, size - len(data)))
             if not piece:
                 break
             data += piece

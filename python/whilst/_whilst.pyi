@@ -23,9 +23,9 @@ __all__ = [
     "LoopCore",
     "RawFile",
     "ReadPipeTransport",
+    "SSLProtocol",
+    "SSLTransport",
     "StreamTransport",
-    "TLSProtocol",
-    "TLSTransport",
     "TimerHandle",
     "WritePipeTransport",
     "__version__",
@@ -227,7 +227,7 @@ class LoopCore:
         server: asyncio.Server | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> TLSTransport: ...
+    ) -> SSLTransport: ...
     def _make_tls_protocol(
         self,
         protocol: asyncio.BaseProtocol,
@@ -237,7 +237,7 @@ class LoopCore:
         server_hostname: str | None,
         ssl_handshake_timeout: float | None,
         ssl_shutdown_timeout: float | None,
-    ) -> TLSProtocol: ...
+    ) -> SSLProtocol: ...
     def _lend_descriptor(self, transport: StreamTransport) -> None: ...
     def _reclaim_descriptor(self, transport: StreamTransport) -> None: ...
     def _accept_connections(
@@ -379,7 +379,7 @@ class DatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
     def _force_close(self, exc: BaseException | None) -> None: ...
 
 @final
-class TLSProtocol(asyncio.BufferedProtocol):
+class SSLProtocol(asyncio.BufferedProtocol):
     """The protocol of the transport below a TLS transport: an asyncio.BufferedProtocol, whose methods it has."""
 
     @property
@@ -387,7 +387,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
     @property
     def _transport(self) -> asyncio.Transport | None: ...
     @property
-    def _app_transport(self) -> TLSTransport | None: ...
+    def _app_transport(self) -> SSLTransport | None: ...
     @property
     def _app_protocol(self) -> asyncio.BaseProtocol | None: ...
     @property
@@ -408,7 +408,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
     def _feed(self, data: bytes | bytearray | memoryview) -> None: ...
 
 @final
-class TLSTransport(_FlowControlMixin):
+class SSLTransport(_FlowControlMixin):
     """The transport of a TLS connection: an asyncio.Transport, whose methods it has."""
 
     def get_read_buffer_size(self) -> int: ...
@@ -419,7 +419,7 @@ class TLSTransport(_FlowControlMixin):
     @property
     def _loop(self) -> LoopCore | None: ...
     @property
-    def _ssl_protocol(self) -> TLSProtocol: ...
+    def _ssl_protocol(self) -> SSLProtocol: ...
     @property
     def _closed(self) -> bool: ...
     @property

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import Handle, TimerHandle, TLSProtocol
+    from whilst._whilst import Handle, SSLProtocol, TimerHandle
 
 _base_events: Any = base_events
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def warn_of_lost_pipe_write() -> None:
 
 def report_tls_error(
     loop: Loop,
-    protocol: TLSProtocol,
+    protocol: SSLProtocol,
     transport: asyncio.Transport | None,
     exception: BaseException,
     message: str,
@@ -163,7 +163,7 @@ def report_failed_accept(
     loop.call_exception_handler(context)
 
 
-def log_handshake(protocol: TLSProtocol, seconds: float) -> None:
+def log_handshake(protocol: SSLProtocol, seconds: float) -> None:
     """Note how long a handshake took, in debug mode."""
     logger.debug("%r: SSL handshake took %.1f ms", protocol, seconds * 1e3)
 

@@ -14,7 +14,7 @@ from whilst._loop.borrowed import Borrowed
 if TYPE_CHECKING:
     import asyncio
 
-    from whilst._whilst import TLSProtocol
+    from whilst._whilst import SSLProtocol
 
 
 class Transports(Borrowed):
@@ -73,7 +73,7 @@ class Transports(Borrowed):
         return app_transport
 
 
-def _hand_over_read_ahead(protocol: asyncio.BaseProtocol, tls: TLSProtocol) -> None:
+def _hand_over_read_ahead(protocol: asyncio.BaseProtocol, tls: SSLProtocol) -> None:
     """Move what a stream's reader has received and nobody has read to TLS, whose bytes these are.
 
     As CPython does from 3.14 on (gh-142352). Left where they are they would be taken for what the peer says under TLS,

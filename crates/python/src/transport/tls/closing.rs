@@ -14,7 +14,13 @@ impl Tls {
     /// Begins an orderly end: what is written is sent, then `close_notify`, then the transport below is closed. In the middle of the
     /// handshake there is no such thing, and the connection is aborted.
     pub(super) fn start_shutdown(this: &Object<Self>, py: Python<'_>) -> PyResult<()> {
-        let phase = this.get().phase(py);
+        let (phase, waits) =
+            this.get().state.with(py, |state| (state.phase, state.ended && state.app_reading_paused));
+        if phase == Phase::Flushing && waits {
+            // The peer's end waits for a program that reads no more (and would for ever, with CPython's loop).
+            this.get().set_phase(py, Phase::Shutdown)?;
+            return Self::do_shutdown(this, py);
+        }
         if phase.is_closed_to_writes() {
             return Ok(());
         }
@@ -49,12 +55,18 @@ impl Tls {
     /// Hands over what has arrived before the end, and goes on to the end.
     pub(super) fn do_flush(this: &Object<Self>, py: Python<'_>) -> PyResult<()> {
         Self::do_read(this, py)?;
-        // The program's protocol may have aborted the connection.
-        if this.get().phase(py) != Phase::Flushing {
+        // The program's protocol may have aborted the connection, or paused: then what the peer has sent before its end waits.
+        let (phase, kept) =
+            this.get().state.with(py, |state| (state.phase, state.ended && state.app_reading_paused));
+        if phase != Phase::Flushing || (kept && Self::has_unread(this, py)?) {
             return Ok(());
         }
         this.get().set_phase(py, Phase::Shutdown)?;
         Self::do_shutdown(this, py)
+    }
+
+    fn has_unread(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
+        this.get().engine(py).map_or(Ok(false), |engine| engine.may_read(py))
     }
 
     /// Says `close_notify`, and goes on once the peer has.

@@ -1,7 +1,7 @@
 //! TLS: a state machine between the transport below, of whatever kind, and the program's protocol.
 //!
-//! Two objects of Python make a connection. [`Tls`] (`whilst.TLSProtocol`, an `asyncio.BufferedProtocol`) is the protocol of the
-//! transport below and holds the state; [`TlsTransport`] (`whilst.TLSTransport`) is what the program's protocol is given. Their faces
+//! Two objects of Python make a connection. [`Tls`] (`whilst.SSLProtocol`, an `asyncio.BufferedProtocol`) is the protocol of the
+//! transport below and holds the state; [`TlsTransport`] (`whilst.SSLTransport`) is what the program's protocol is given. Their faces
 //! are [`protocol`] and [`transport`]. What they do is told by direction, as for the plain stream: [`handshake`], [`reading`],
 //! [`writing`], [`closing`]. The cryptography is an [`engine`]'s, which does no I/O.
 //!
@@ -43,7 +43,7 @@ use crate::ffi::imports::Import;
 pub(crate) use self::making::Server;
 pub(crate) use self::transport::TlsTransport;
 
-/// The protocol of the transport below: the class `whilst.TLSProtocol`.
+/// The protocol of the transport below: the class `whilst.SSLProtocol`.
 #[repr(C)]
 pub(crate) struct Tls {
     /// First, where CPython looks for them.

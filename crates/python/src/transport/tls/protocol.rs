@@ -1,4 +1,4 @@
-//! `whilst.TLSProtocol` as the transport below, of whatever kind, sees it.
+//! `whilst.SSLProtocol` as the transport below, of whatever kind, sees it.
 
 use std::ffi::CStr;
 
@@ -15,7 +15,7 @@ use crate::{getter, method};
 type Answer = PyResult<Py<PyAny>>;
 
 impl Instance for Tls {
-    const NAME: &'static CStr = c"whilst.TLSProtocol";
+    const NAME: &'static CStr = c"whilst.SSLProtocol";
     const DOC: &'static CStr =
         c"The protocol of the transport below a TLS transport: an asyncio.BufferedProtocol.";
     const OPEN: bool = true;

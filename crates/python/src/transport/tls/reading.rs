@@ -98,16 +98,33 @@ impl Tls {
         Ok(stop == Stop::Closed)
     }
 
-    /// Fills one buffer of the program's protocol; true if the peer has closed. If there was more than fits, the rest comes in the next
-    /// iteration.
+    /// Fills buffers of the program's protocol; true if the peer has closed. It is one buffer at a time, and the rest comes in the
+    /// next iteration; but when the connection ends there is none, and CPython loses what is left.
     fn read_buffered(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
+        loop {
+            let stop = Self::read_buffer(this, py)?;
+            if stop != Stop::Full {
+                return Ok(stop == Stop::Closed);
+            }
+            let (phase, paused) = this.get().state.with(py, |state| (state.phase, state.app_reading_paused));
+            if phase == Phase::Wrapped {
+                return Self::call_soon(this, py, "_do_read").map(|()| false);
+            }
+            if phase != Phase::Flushing || paused {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Fills one buffer of the program's protocol.
+    fn read_buffer(this: &Object<Self>, py: Python<'_>) -> PyResult<Stop> {
         let (engine, protocol) = this
             .get()
             .state
             .with(py, |state| (state.engine.clone(), state.app_protocol.as_ref().map(|it| it.clone_ref(py))));
-        let (Some(engine), Some(protocol)) = (engine, protocol) else { return Ok(false) };
+        let (Some(engine), Some(protocol)) = (engine, protocol) else { return Ok(Stop::Again) };
         if !engine.may_read(py)? {
-            return Ok(false);
+            return Ok(Stop::Again);
         }
         let protocol = protocol.bind(py);
         let hint = engine.unread(py)?.into_pyobject(py)?;
@@ -118,14 +135,11 @@ impl Tls {
         let (count, stop) = engine.read_into(py, &buffer)?;
         // The buffer is let go before the protocol is told, which may want to resize it.
         drop(buffer);
-        if stop == Stop::Full {
-            Self::call_soon(this, py, "_do_read")?;
-        }
         if count > 0 {
             let count = count.into_pyobject(py)?;
             call_method(protocol, intern!(py, "buffer_updated"), [count.as_any()])?;
         }
-        Ok(stop == Stop::Closed)
+        Ok(stop)
     }
 
     /// Tells the program's protocol, once, that the peer sends no more.

@@ -1,4 +1,4 @@
-//! `whilst.TLSTransport` as the program sees it.
+//! `whilst.SSLTransport` as the program sees it.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,8 @@ use crate::{getter, method, repr};
 
 type Answer = PyResult<Py<PyAny>>;
 
-/// The transport of the program's protocol: the class `whilst.TLSTransport`.
+/// The transport of the program's protocol: the class `whilst.SSLTransport`. (asyncio speaks of SSL, and programs look for that in the
+/// class's name, CPython's own tests among them.)
 #[repr(C)]
 pub(crate) struct TlsTransport {
     /// First, where CPython looks for them.
@@ -48,7 +49,7 @@ impl TlsTransport {
 }
 
 impl Instance for TlsTransport {
-    const NAME: &'static CStr = c"whilst.TLSTransport";
+    const NAME: &'static CStr = c"whilst.SSLTransport";
     const DOC: &'static CStr = c"The transport of a TLS connection: an asyncio.Transport.";
     const OPEN: bool = true;
     const FINALIZES: bool = true;
@@ -244,7 +245,7 @@ impl Instance for TlsTransport {
         if this.get().closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        let message = "unclosed transport <whilst.TLSTransport object>";
+        let message = "unclosed transport <whilst.SSLTransport object>";
         let warned = WARN.get(py).and_then(|warn| warn.call1((message, py.get_type::<PyResourceWarning>())));
         if let Err(error) = warned {
             error.write_unraisable(py, Some(this.bind(py)));
@@ -505,10 +506,10 @@ fn sendfile_compatible(_this: &Object<TlsTransport>, py: Python<'_>) -> Answer {
     Ok(MODE.get(py)?.getattr(intern!(py, "FALLBACK"))?.unbind())
 }
 
-/// `<TLSTransport WRAPPED over <StreamTransport fd=7 read=polling write=<idle, bufsize=0>>>`.
+/// `<SSLTransport WRAPPED over <StreamTransport fd=7 read=polling write=<idle, bufsize=0>>>`.
 fn repr(this: &Object<TlsTransport>, py: Python<'_>) -> Answer {
     let tls = this.get().tls.get();
-    let mut text = String::from("<TLSTransport");
+    let mut text = String::from("<SSLTransport");
     let lower = tls.lower(py);
     if this.get().is_closed() {
         text.push_str(if lower.is_some() { " closing" } else { " closed" });
