@@ -78,7 +78,7 @@ def test_several_senders() -> None:
     """The answer goes to whom the datagram is from, also when that is not the last one."""
 
     async def scenario(notes: list[Any]) -> None:
-        server = await endpoint(notes, "server", local_addr=("127.0.0.1", 0), datagram_received=echo)
+        server = await endpoint([], local_addr=("127.0.0.1", 0), datagram_received=echo)
         clients = [
             await endpoint([], f"client {number}", remote_addr=name_of(server.transport))
             for number in range(5)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use whilst_engine::driver::{Completion, Event, Interest};
+use whilst_engine::driver::{Completion, Event};
 
 use super::registry::Source;
 use super::scheduling::now;
@@ -20,7 +20,7 @@ use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
-use crate::transport::datagram::{Datagram, DatagramWork};
+use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -148,11 +148,9 @@ impl LoopCore {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
                     Some(Source::Datagram(transport, interest)) => {
-                        let work = match interest {
-                            Interest::Readable => DatagramWork::Readable,
-                            Interest::Writable => DatagramWork::Writable,
-                        };
-                        state.ready.push(Work::Datagram(transport.clone_ref(py), work));
+                        if let Some(work) = transport.get().ready(py, *interest) {
+                            state.ready.push(Work::Datagram(transport.clone_ref(py), work));
+                        }
                     }
                     Some(Source::ReadPipe(pipe)) => {
                         let work = PipeWork::Ready(Interest::Readable);

@@ -65,6 +65,7 @@ impl Datagram {
                     lost: 0,
                     paused: false,
                     reading: None,
+                    announced: false,
                     probe: Probe::default(),
                     sender: None,
                     outgoing: VecDeque::new(),

@@ -20,7 +20,7 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use whilst_engine::driver::{Key, Operation};
+use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::address::Address;
 use super::flow_control::Marks;
@@ -67,6 +67,9 @@ pub(crate) struct State {
     /// `pause_reading()` was called.
     paused: bool,
     reading: Option<Operation>,
+    /// A delivery is queued. The driver may say at two waits that there is something before the first is over: when a run has
+    /// ended between them.
+    announced: bool,
     /// Whether to look for a second datagram.
     probe: Probe,
     /// Whom the last datagram was from, and the Python object for that: the next is often from the same, and the answer to it goes
@@ -168,6 +171,17 @@ impl Datagram {
                 Self::wait_for_room(this, event_loop)
             }
             DatagramWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
+        }
+    }
+
+    /// Takes note of a watch's event: what is to be queued.
+    pub(crate) fn ready(&self, py: Python<'_>, interest: Interest) -> Option<DatagramWork> {
+        match interest {
+            Interest::Writable => Some(DatagramWork::Writable),
+            Interest::Readable => {
+                let announced = self.state.with(py, |state| std::mem::replace(&mut state.announced, true));
+                (!announced).then_some(DatagramWork::Readable)
+            }
         }
     }
 

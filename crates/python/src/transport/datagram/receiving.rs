@@ -76,6 +76,7 @@ impl Datagram {
         let py = event_loop.py();
         for count in 0..MOST_AT_ONCE {
             let (from, pause) = this.get().state.with(py, |state| {
+                state.announced = false;
                 if state.is_reading() {
                     let further = count == 0 || state.probe.is_due(count);
                     (further.then(|| state.source(py)).flatten(), None)
