@@ -1,7 +1,7 @@
 //! Listening sockets: what `asyncio.Server` calls to have connections accepted.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -16,7 +16,8 @@ use crate::ffi::call::{call, copy_context, in_context};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::stream::{Descriptor, Stream};
+use crate::transport::socket::into_python;
+use crate::transport::stream::{Descriptor, Stream, StreamWork};
 
 /// How long accepting pauses when the process or the system has no descriptors or memory left, in seconds (CPython's
 /// `ACCEPT_RETRY_DELAY`).
@@ -164,17 +165,40 @@ impl LoopCore {
     fn connected(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
         let py = this.py();
         in_context(acceptor.context.bind(py), || {
-            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+            if this.get().is_debug() {
+                return Self::connected_watched(this, acceptor, fd);
+            }
             if let Some(wrap) = &acceptor.wrap {
-                let socket = crate::transport::socket::into_python(py, fd)?;
-                wrap.bind(py).call1((socket,))?;
-                return Ok(());
+                let socket = into_python(py, fd)?;
+                return wrap.bind(py).call1((socket,)).map(drop);
             }
             let protocol = call(acceptor.factory.bind(py), [])?;
+            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
             let stream = Stream::new(this, Descriptor::Owned(fd), protocol.unbind(), None, server)?;
             // Its context is a copy, so it can be entered from here.
             Stream::connect(&stream, this, None)
         })
+    }
+
+    /// The same as debug mode wants it: the connection is logged, and who takes long is reported.
+    #[cold]
+    fn connected_watched(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
+        static LOG: Import = Import::new("whilst._loop.errors", "log_new_connection");
+        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_factory");
+        let py = this.py();
+        let report =
+            |seconds| REPORT_SLOW.get(py)?.call1((&acceptor.factory, &acceptor.server, seconds)).map(drop);
+        LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
+        if let Some(wrap) = &acceptor.wrap {
+            let socket = into_python(py, fd)?;
+            return Self::watched(this, || wrap.bind(py).call1((socket,)).map(drop), report);
+        }
+        let protocol = Self::watched(this, || call(acceptor.factory.bind(py), []), report)?;
+        let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol.unbind(), None, server)?;
+        let told = Stream::told(&stream, py, &StreamWork::Connect(None));
+        let body = || Stream::connect(&stream, this, None);
+        Self::watched(this, body, |seconds| told.report_slow(py, seconds))
     }
 
     /// Out of descriptors or memory: pauses, says so once and tries again later. A listening socket that is none any more is

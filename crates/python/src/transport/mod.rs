@@ -5,4 +5,5 @@ pub(crate) mod outgoing;
 pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod told;
 pub(crate) mod water_marks;

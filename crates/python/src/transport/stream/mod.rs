@@ -20,6 +20,7 @@ use whilst_engine::driver::{Key, Operation, Received};
 
 use super::address::Address;
 use super::outgoing::Outgoing;
+use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
@@ -73,6 +74,8 @@ pub(crate) struct State {
     waiting: bool,
     /// A delivery is queued.
     announced: bool,
+    /// The last read was a large one.
+    bulk: bool,
 
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.
@@ -147,6 +150,23 @@ impl Stream {
             StreamWork::SendFailed(error) => Self::send_failed(this, event_loop, &error),
             StreamWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
         }
+    }
+
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &StreamWork) -> Told {
+        let (protocol, name) = this.get().state.with(py, |state| {
+            let name = match work {
+                StreamWork::Connect(_) | StreamWork::Connected(_) => "connection_made",
+                StreamWork::Deliver if matches!(state.arrived.front(), Some(Received::End)) => "eof_received",
+                StreamWork::Deliver if state.buffered => "buffer_updated",
+                StreamWork::Deliver => "data_received",
+                StreamWork::Writable | StreamWork::Drained => "resume_writing",
+                StreamWork::SendFailed(_) | StreamWork::Lost(_) => "connection_lost",
+            };
+            (state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)), name)
+        });
+        Told { transport: this.clone_ref(py).into_any(), protocol, name }
     }
 
     /// The loop, until the connection is lost.
