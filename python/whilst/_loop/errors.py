@@ -106,7 +106,8 @@ def report_slow_protocol(
     For CPython's loop it is its own handle that took long, and what it names is a line of its own. Here it is the program's.
     """
     callback = getattr(protocol, name, None)
-    source = name if callback is None else _format_callback(callback, ())
+    # Of a bound method CPython's helper does not know where it is written.
+    source = name if callback is None else _format_callback(getattr(callback, "__func__", callback), ())
     logger.warning("Executing <%s transport=%r> took %.3f seconds", source, transport, seconds)
 
 

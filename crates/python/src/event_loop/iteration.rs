@@ -187,7 +187,7 @@ impl LoopCore {
             Work::Stream(stream, work) if core.is_debug() => {
                 let told = Stream::told(&stream, py, &work);
                 let body = || Stream::perform(&stream, this, work);
-                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+                Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),

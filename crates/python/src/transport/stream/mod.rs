@@ -158,7 +158,6 @@ impl Stream {
         let (protocol, name) = this.get().state.with(py, |state| {
             let name = match work {
                 StreamWork::Connect(_) | StreamWork::Connected(_) => "connection_made",
-                StreamWork::Deliver if matches!(state.arrived.front(), Some(Received::End)) => "eof_received",
                 StreamWork::Deliver if state.buffered => "buffer_updated",
                 StreamWork::Deliver => "data_received",
                 StreamWork::Writable | StreamWork::Drained => "resume_writing",
@@ -167,6 +166,14 @@ impl Stream {
             (state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)), name)
         });
         Told { transport: this.clone_ref(py).into_any(), protocol, name }
+    }
+
+    /// What the protocol was told, when the work is done: only reading tells whether there was anything to be read.
+    #[cold]
+    pub(crate) fn known(&self, py: Python<'_>, told: Told) -> Told {
+        let delivered = matches!(told.name, "data_received" | "buffer_updated");
+        let ended = delivered && self.state.with(py, |state| state.ended);
+        Told { name: if ended { "eof_received" } else { told.name }, ..told }
     }
 
     /// The loop, until the connection is lost.
