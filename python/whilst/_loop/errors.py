@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from asyncio import base_events, exceptions, format_helpers
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,39 @@ def report_pipe_read_error(
 def report_slow_callback(handle: Handle | TimerHandle, seconds: float) -> None:
     """Warn of a callback that held the loop for long, in debug mode. Where CPython's loop looks the logger up."""
     _base_events.logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+
+
+def report_slow_protocol(
+    transport: asyncio.BaseTransport, protocol: asyncio.BaseProtocol | None, name: str, seconds: float
+) -> None:
+    """Warn of a protocol's callback that held the loop for long, in debug mode.
+
+    For CPython's loop it is its own handle that took long, and what it names is a line of its own. Here it is the program's.
+    """
+    callback = getattr(protocol, name, None)
+    # Of a bound method CPython's helper does not know where it is written.
+    source = name if callback is None else _format_callback(getattr(callback, "__func__", callback), ())
+    logger.warning("Executing <%s transport=%r> took %.3f seconds", source, transport, seconds)
+
+
+def report_slow_factory(factory: Any, server: asyncio.Server | None, seconds: float) -> None:
+    """Warn of a protocol factory that held the loop for long, in debug mode."""
+    logger.warning(
+        "Executing <%s server=%r> took %.3f seconds", _format_callback(factory, ()), server, seconds
+    )
+
+
+def log_new_connection(server: asyncio.Server | None, descriptor: int) -> None:
+    """Note a connection that a server has accepted, in debug mode."""
+    connection = socket.socket(fileno=descriptor)
+    try:
+        address = connection.getpeername()
+    except OSError:
+        address = None  # Its peer has gone already.
+    finally:
+        description = repr(connection)
+        connection.detach()
+    logger.debug("%r got a new connection from %r: %s", server, address, description)
 
 
 def log_end_of_stream(transport: asyncio.BaseTransport) -> None:

@@ -26,6 +26,7 @@ use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
+use crate::transport::told::Told;
 
 pub(crate) use self::reading::Reading;
 pub(crate) use self::writing::Writing;
@@ -85,6 +86,8 @@ pub(crate) trait Side: Face + Sized + Send + 'static {
     fn work(this: Object<Pipe<Self>>, work: PipeWork) -> Work;
     /// Begins to wait for what the transport is for. The protocol knows that it is connected.
     fn begin(this: &Object<Pipe<Self>>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()>;
+    /// Which callback of the protocol is called when the descriptor is ready.
+    fn told_when_ready(interest: Interest) -> &'static str;
     /// The descriptor is ready.
     fn ready(this: &Object<Pipe<Self>>, event_loop: &Bound<'_, LoopCore>, interest: Interest)
     -> PyResult<()>;
@@ -161,6 +164,19 @@ impl<S: Side> Pipe<S> {
             PipeWork::Ended => Self::ended(this, event_loop),
             PipeWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
         }
+    }
+
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &PipeWork) -> Told {
+        let name = match work {
+            PipeWork::Connect(_) | PipeWork::Connected(_) => "connection_made",
+            PipeWork::Ready(interest) => S::told_when_ready(*interest),
+            PipeWork::Ended => "eof_received",
+            PipeWork::Lost(_) => "connection_lost",
+        };
+        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
+        Told { transport: this.clone_ref(py).into_any(), protocol, name }
     }
 
     /// The loop, until the connection is lost.

@@ -64,6 +64,10 @@ impl Side for Reading {
         Pipe::start_reading(this, event_loop)
     }
 
+    fn told_when_ready(_interest: Interest) -> &'static str {
+        "data_received"
+    }
+
     fn ready(
         this: &Object<Pipe<Self>>,
         event_loop: &Bound<'_, LoopCore>,

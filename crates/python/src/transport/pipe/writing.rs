@@ -107,6 +107,13 @@ impl Side for Writing {
         Ok(())
     }
 
+    fn told_when_ready(interest: Interest) -> &'static str {
+        match interest {
+            Interest::Readable => "connection_lost",
+            Interest::Writable => "resume_writing",
+        }
+    }
+
     fn ready(
         this: &Object<Pipe<Self>>,
         event_loop: &Bound<'_, LoopCore>,
