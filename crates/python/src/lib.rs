@@ -22,6 +22,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<handle::TimerHandle>(module)?;
     ffi::class::make::<transport::stream::Stream>(module)?;
     transport::stream::WARN.get(py)?;
+    process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
