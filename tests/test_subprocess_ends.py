@@ -78,10 +78,27 @@ def test_ended_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", Waits)
 
+    class Notes(asyncio.SubprocessProtocol):
+        def __init__(self) -> None:
+            self.notes: list[Any] = []
+
+        def pipe_data_received(self, fd: int, data: bytes) -> None:
+            self.notes.append(data)
+
+        def process_exited(self) -> None:
+            self.notes.append("exited")
+
     async def main() -> None:
         process = await asyncio.create_subprocess_exec("sh", "-c", "echo x; exit 3", stdout=PIPE)
         assert await process.communicate() == (b"x\n", None)
         assert process.returncode == 3
+
+        # What was written before the end is handed over before it.
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(Notes, "sh", "-c", "echo x", stdin=None, stderr=None)
+        assert await transport._wait() == 0  # type: ignore[attr-defined]
+        assert protocol.notes == [b"x\n", "exited"]
+        transport.close()
 
     with nothing_left():
         run(main())
@@ -280,11 +297,12 @@ def test_many_cycles() -> None:
         await asyncio.gather(quick.wait(), killed.wait(), closed.wait())
         await error_of_awaiting(asyncio.create_subprocess_exec("/does/not/exist", stdin=PIPE, stdout=PIPE))
 
-    run(main())
-    with nothing_left(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # The first one is not waited for.
-        for _ in range(100):
-            run(main())
+        run(main())
+        with nothing_left():
+            for _ in range(100):
+                run(main())
 
 
 def test_transport_is_closed_while_the_process_runs(caplog: pytest.LogCaptureFixture) -> None:
@@ -349,7 +367,17 @@ def test_transport_is_dropped_with_a_closed_loop(pipe: int | None) -> None:
     assert any(str(warning.message).startswith("unclosed transport <Subprocess") for warning in caught)
 
 
-def test_cancelled_at_each_await() -> None:
+def test_cancelled_at_each_await(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HasAChild(subprocess.Popen[bytes]):
+        """Started once the process has a child of its own, if it will have one: that keeps the pipes open."""
+
+        def __init__(self, arguments: Any, *others: Any, **keywords: Any) -> None:
+            super().__init__(arguments, *others, **keywords)
+            if "sleep" in str(arguments):
+                until_true(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text)
+
+    monkeypatch.setattr(subprocess, "Popen", HasAChild)
+
     async def main(iterations: int, everything: bool, arguments: tuple[str, ...]) -> bool:
         task = asyncio.ensure_future(
             asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
@@ -363,15 +391,14 @@ def test_cancelled_at_each_await() -> None:
         for other in asyncio.all_tasks() - {asyncio.current_task()} if everything else {task}:
             if not str(other.get_coro()).startswith("<coroutine object run"):
                 other.cancel()
-        # The process's own child keeps the pipes open for longer than this.
+        # The process's child keeps the pipes open for longer than this.
         done, _ = await asyncio.wait([task], timeout=2)
         assert done, "the cancelled call does not end"
         assert task.cancelled()
         await turns()
         return True
 
-    with nothing_left(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    with nothing_left():
         for arguments in (("sh", "-c", "sleep 3 & exec sleep 100"), ("true",)):
             for everything in (False, True):
                 iterations = 0
