@@ -378,7 +378,7 @@ def test_cancelled_at_each_await(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", HasAChild)
 
-    async def main(iterations: int, everything: bool, arguments: tuple[str, ...]) -> bool:
+    async def main(iterations: int, everything: bool, twice: bool, arguments: tuple[str, ...]) -> bool:
         task = asyncio.ensure_future(
             asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         )
@@ -391,18 +391,23 @@ def test_cancelled_at_each_await(monkeypatch: pytest.MonkeyPatch) -> None:
         for other in asyncio.all_tasks() - {asyncio.current_task()} if everything else {task}:
             if not str(other.get_coro()).startswith("<coroutine object run"):
                 other.cancel()
+        if twice:
+            await turns(1)
+            task.cancel()
         # The process's child keeps the pipes open for longer than this.
         done, _ = await asyncio.wait([task], timeout=2)
         assert done, "the cancelled call does not end"
         assert task.cancelled()
+        # Cancelled twice, it does not wait for the process to end, which the loop has to.
+        await until(lambda: not children())
         await turns()
         return True
 
     with nothing_left():
         for arguments in (("sh", "-c", "sleep 3 & exec sleep 100"), ("true",)):
-            for everything in (False, True):
+            for everything, twice in ((False, False), (False, True), (True, False), (True, True)):
                 iterations = 0
-                while _run_here(main(iterations, everything, arguments)):
+                while _run_here(main(iterations, everything, twice, arguments)):
                     iterations += 1
                 assert iterations > 2
 
@@ -411,6 +416,44 @@ def _run_here(coroutine: Any) -> Any:
     """Run a coroutine on a new loop, with no other task there."""
     with asyncio.Runner(loop_factory=whilst.new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+def test_connecting_a_pipe_fails() -> None:
+    async def main(cancel: bool) -> None:
+        loop = asyncio.get_running_loop()
+        connect_write_pipe = loop.connect_write_pipe
+        called, gate = asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments: Any) -> Any:
+            called.set()
+            await gate.wait()
+            return await connect_write_pipe(*arguments)
+
+        async def fails(*_arguments: Any) -> Any:
+            raise ZeroDivisionError
+
+        loop.connect_write_pipe = slow  # type: ignore[method-assign]
+        loop.connect_read_pipe = fails  # type: ignore[method-assign]
+        task = asyncio.ensure_future(sleeper(stdin=PIPE, stdout=PIPE, stderr=PIPE))
+        await called.wait()
+        if cancel:
+            # By the time it fails nobody waits for it any more.
+            task.cancel()
+            await turns()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            gate.set()
+        else:
+            gate.set()
+            assert (await error_of_awaiting(task))[0] == "ZeroDivisionError"
+        await until(lambda: not children())
+        await turns()
+        del loop.connect_write_pipe, loop.connect_read_pipe
+
+    for cancel in (False, True):
+        with nothing_left():
+            run(main(cancel))
 
 
 def test_no_descriptor_is_left_to_watch_it_with(monkeypatch: pytest.MonkeyPatch) -> None:

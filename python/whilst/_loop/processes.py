@@ -243,9 +243,11 @@ class Processes(Borrowed):
                 raise
             except BaseException:
                 transport.close()
-                await transport._wait()
-                if transport._never_connects():
-                    transport._close_raw_pipes()
+                try:
+                    await transport._wait()
+                finally:
+                    if transport._never_connects():
+                        transport._close_raw_pipes()
                 raise
         return transport
 
