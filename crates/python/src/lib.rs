@@ -5,6 +5,7 @@ mod event_loop;
 mod ffi;
 mod handle;
 mod process;
+mod resolving;
 mod transport;
 
 use pyo3::prelude::*;
@@ -24,6 +25,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::stream::WARN.get(py)?;
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 
