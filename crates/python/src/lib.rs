@@ -30,6 +30,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<transport::tls::Tls>(module)?;
     ffi::class::make::<transport::tls::TlsTransport>(module)?;
     transport::stream::WARN.get(py)?;
+    process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)

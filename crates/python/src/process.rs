@@ -1,11 +1,14 @@
 //! `ChildProcess`: a child process to watch, reap and signal; what a subprocess transport is made over.
 
 use pyo3::exceptions::PyBlockingIOError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use whilst_engine::process::{Child, Status};
 
 use crate::errors::os_error;
+use crate::ffi::imports::Import;
+
+/// Looked up before there is a process, since nothing can be when the interpreter shuts down.
+pub(crate) static AUDIT: Import = Import::new("sys", "audit");
 
 /// A child process: its end, its exit code, and signals to it. Once it is dropped, whatever still runs is reaped when it ends.
 ///
@@ -51,7 +54,7 @@ impl ChildProcess {
     ///
     /// Raises what os.kill() does, but for ProcessLookupError.
     fn send_signal(&self, py: Python<'_>, sig: i32) -> PyResult<()> {
-        py.import(intern!(py, "sys"))?.call_method1(intern!(py, "audit"), ("os.kill", self.pid, sig))?;
+        AUDIT.get(py)?.call1(("os.kill", self.pid, sig))?;
         self.child.signal(sig).map_err(|error| os_error(py, &error))
     }
 

@@ -49,8 +49,8 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
         self._reaper = reaper
         #: What connects the pipes.
         self._connecting: Coroutine[Any, Any, None] | None = None
-        #: The process has ended before they were.
-        self._ended_early = False
+        #: The exit code of a process that has ended before they were.
+        self._early_returncode: int | None = None
         super().__init__(loop, protocol, *arguments, **keywords)
 
     def _start(self, *arguments: Any, **keywords: Any) -> None:
@@ -75,15 +75,10 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
             raise
 
     def _ended(self) -> None:
-        """Reap the process, which has ended; but not before the pipes are connected, and the protocol hears of it an iteration
-        later: after what was in them.
-        """
+        """Reap the process, which has ended."""
         child, proc = self._child, self._proc
         assert child is not None
         self._loop._remove_reader(child.fileno())
-        if self._connects():
-            self._ended_early = True
-            return
         # Who waits for it in another thread, by `Popen.wait()`, holds the lock until it has the code.
         with proc._waitpid_lock:
             try:
@@ -109,11 +104,16 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
             self._loop.call_soon_threadsafe(self._exited, returncode)
 
     def _exited(self, returncode: int) -> None:
+        """Let the protocol know of the exit code, in the iteration after the next one."""
         child = self._child
         assert child is not None
         child.reap()  # If it is reaped, this closes the descriptor.
         self._loop._children.discard(child)
-        self._loop.call_soon(self._process_exited, returncode)
+        if self._connects():
+            # The protocol hears of it after what is in the pipes.
+            self._early_returncode = returncode
+        else:
+            self._loop.call_soon(self._process_exited, returncode)
 
     def _process_exited(self, returncode: int) -> None:
         super()._process_exited(returncode)
@@ -133,13 +133,11 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
                 # It failed or was cancelled. What has happened to the process meanwhile, nobody will be told.
                 self._close_pipes()
                 self._close_raw_pipes()
-                if self._returncode is not None:
-                    self._wake_waiters()
             elif self._closed:
                 # close() knew only the pipes that were connected by then.
                 self._close_pipes()
-            if self._ended_early:
-                self._loop.call_soon(self._ended)
+            if self._early_returncode is not None:
+                self._loop.call_soon(self._process_exited, self._early_returncode)
 
     def _connects(self) -> bool:
         """Return True while the pipes are being connected."""
@@ -245,9 +243,11 @@ class Processes(Borrowed):
                 raise
             except BaseException:
                 transport.close()
-                await transport._wait()
-                if transport._never_connects():
-                    transport._close_raw_pipes()
+                try:
+                    await transport._wait()
+                finally:
+                    if transport._never_connects():
+                        transport._close_raw_pipes()
                 raise
         return transport
 
