@@ -179,7 +179,13 @@ class LoopCore:
 
     # Files to sockets.
     def _begin_sendfile(
-        self, future: asyncio.Future[int], sock: socket.socket, file: int, offset: int, count: int | None
+        self,
+        future: asyncio.Future[int],
+        sock: socket.socket,
+        file: int,
+        offset: int,
+        count: int | None,
+        moves_always: bool,
     ) -> None: ...
 
     # Connections.

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whilst._loop.borrowed import Borrowed
+from whilst._loop.borrowed import Borrowed, _PrivateUnix
 
 if TYPE_CHECKING:
     import asyncio
     import socket
+
+#: Whether the file's position is set where nothing was sent, too, as in later releases of Python 3.14.
+_MOVES_ALWAYS = "total_sent" not in _PrivateUnix._sock_sendfile_update_filepos.__code__.co_varnames
 
 
 class Sendfile(Borrowed):
@@ -29,7 +32,7 @@ class Sendfile(Borrowed):
         total_sent: int,
     ) -> None:
         """Begin to send; CPython's `_sock_sendfile_native` calls this and waits for the future."""
-        self._begin_sendfile(fut, sock, fileno, offset, count)
+        self._begin_sendfile(fut, sock, fileno, offset, count, _MOVES_ALWAYS)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
         """Send past a transport, behind what was written to it. It neither reads nor writes meanwhile.

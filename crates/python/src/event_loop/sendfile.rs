@@ -54,6 +54,8 @@ struct Progress {
     /// How many bytes are still wanted, `None` for all that the file has.
     wanted: Option<u64>,
     sent: u64,
+    /// The file's position is set even if nothing was sent.
+    moves_always: bool,
 }
 
 /// How a turn ended.
@@ -90,9 +92,9 @@ impl Progress {
         if self.wanted == Some(0) { Turn::Done } else { Turn::GoesOn }
     }
 
-    /// Moves the file's position behind what was sent, where anything was.
+    /// Moves the file's position behind what was sent.
     fn update_position(self, file: RawFd) -> io::Result<()> {
-        if self.sent > 0 {
+        if self.sent > 0 || self.moves_always {
             seek(borrow(file), SeekFrom::Start(self.offset))?;
         }
         Ok(())
@@ -102,7 +104,7 @@ impl Progress {
 #[pymethods]
 impl LoopCore {
     /// Send a file from an offset on to a socket, by sendfile(2); `count` bytes of it, or all if None. The future's result is how
-    /// many bytes were sent.
+    /// many bytes were sent. The file's position is set to the end of what was sent, and only if `moves_always` where nothing was.
     ///
     /// Raises RuntimeError if the socket belongs to a transport.
     fn _begin_sendfile(
@@ -112,6 +114,7 @@ impl LoopCore {
         file: RawFd,
         offset: i64,
         count: Option<i64>,
+        moves_always: bool,
     ) -> PyResult<()> {
         let fd = Self::free_descriptor(this, sock)?;
         let sendfile = Sendfile(Guarded::new(Some(Transfer {
@@ -124,6 +127,7 @@ impl LoopCore {
                 offset: offset.max(0) as u64,
                 wanted: count.map(|count| count.max(0) as u64),
                 sent: 0,
+                moves_always,
             },
             key: None,
         })));
