@@ -1,12 +1,16 @@
-//! The contents of `bytes` objects, `bytes` of several parts, and `bytes` as the memory of file operations.
+//! The contents of `bytes` objects, and `bytes` that are made in place.
 
-use std::ptr::NonNull;
+use std::io;
+use std::mem::MaybeUninit;
 
-use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use whilst_engine::driver::Memory;
+
+unsafe extern "C" {
+    /// <https://docs.python.org/3/c-api/bytes.html#c._PyBytes_Resize>, which PyO3 leaves out.
+    pub(super) fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
 
 /// The contents of a `bytes` object. They never change, so no token is needed to look at them.
 pub(crate) fn contents(bytes: &Py<PyBytes>) -> &[u8] {
@@ -37,65 +41,35 @@ pub(crate) fn concat<'py>(
     }
 }
 
-unsafe extern "C" {
-    /// Documented and in the stable interface, but not public in PyO3.
-    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> std::ffi::c_int;
-}
-
-/// A `bytes` object that is being filled, by the kernel, and that nobody else has seen yet.
-pub(crate) struct Unfinished(Py<PyBytes>);
-
-impl Unfinished {
-    /// One with room for `length` bytes.
-    pub(crate) fn new(py: Python<'_>, length: usize) -> PyResult<Self> {
-        let length = isize::try_from(length)
-            .map_err(|_| PyOverflowError::new_err("cannot fit 'int' into an index-sized integer"))?;
-        // SAFETY: the thread is attached; a new object whose contents are not looked at before they are written, or NULL with an
-        // exception set.
-        unsafe {
-            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
-            Ok(Self(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked().unbind()))
-        }
-    }
-
-    /// The object, of the first `length` bytes, which were filled.
-    pub(crate) fn finish(self, py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
-        let room = contents(&self.0).len();
-        assert!(length <= room, "the kernel fills no more than there is");
-        if length == room {
-            return Ok(self.0.into_bound(py));
-        }
-        let mut object = self.0.into_ptr();
-        // SAFETY: the only reference to the object, which nobody has seen; on failure it is NULL, and an exception set.
-        unsafe {
-            _PyBytes_Resize(&raw mut object, length.cast_signed());
-            Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
-        }
-    }
-}
-
-// SAFETY: the object is kept alive, does not move, and nobody else has it: its bytes are the kernel's to write. Of no bytes it is
-// shared, and nothing is written.
-unsafe impl Memory for Unfinished {
-    fn span(&mut self) -> (NonNull<u8>, usize) {
-        span(&self.0)
-    }
-}
-
-/// A `bytes` object that is being written to a file.
-pub(crate) struct Finished(pub(crate) Py<PyBytes>);
-
-// SAFETY: the object is kept alive, does not move, and never changes.
-unsafe impl Memory for Finished {
-    fn span(&mut self) -> (NonNull<u8>, usize) {
-        span(&self.0)
-    }
-}
-
-fn span(bytes: &Py<PyBytes>) -> (NonNull<u8>, usize) {
-    // SAFETY: a live `bytes` object; its size and place are fixed from its making on.
+/// A `bytes` object of what `fill` puts into memory of `most` bytes: it says how many, from the first on. For much at a time,
+/// which would take long to copy; what is left over is given back.
+///
+/// Raises `MemoryError`; the inner error is `fill`'s.
+pub(crate) fn filled<'py>(
+    py: Python<'py>,
+    most: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+    // SAFETY: a new object of `most` bytes, which nobody else has seen yet. `fill` vouches for the first `count` of them and the
+    // others are cut off (or, where they are all, never looked at); resizing takes the reference and gives back one or none.
     unsafe {
-        let address = ffi::PyBytes_AS_STRING(bytes.as_ptr()).cast::<u8>().cast_mut();
-        (NonNull::new(address).expect("it lies in the object"), ffi::Py_SIZE(bytes.as_ptr()).cast_unsigned())
+        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), most.cast_signed());
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        let place = ffi::PyBytes_AS_STRING(object).cast::<MaybeUninit<u8>>().cast_mut();
+        match fill(std::slice::from_raw_parts_mut(place, most)) {
+            Ok(count) if count < most => {
+                if _PyBytes_Resize(&raw mut object, count.cast_signed()) < 0 {
+                    return Err(PyErr::fetch(py));
+                }
+            }
+            Ok(_all) => {}
+            Err(error) => {
+                ffi::Py_DECREF(object);
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked()))
     }
 }
