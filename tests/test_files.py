@@ -14,6 +14,7 @@ import threading
 import tty
 import warnings
 from collections.abc import Callable, Coroutine
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 
@@ -1054,6 +1055,40 @@ def test_on_asyncio_s_own_loop(tmp_path: Path) -> None:
 
     with no_descriptor_leaks():
         run(main(), stdlib_loop)
+
+
+def test_cookies_of_every_encoding(driver: str, tmp_path: Path) -> None:
+    """From wherever `tell()` was called, `seek()` leads to the same text, whatever the encoding."""
+    text = "Ω ж 日本語 \N{SNOWMAN} é\r\nABC ~{\r 한국어 中文\n" * 30 + "plain text\r\n" * 300
+    encodings = sorted(set(aliases.values()))
+    path = tmp_path / "some"
+
+    async def main() -> None:
+        tried = 0
+        for encoding in encodings:
+            try:
+                path.write_bytes(text.encode(encoding, "ignore"))
+                with open(path, encoding=encoding, newline="") as theirs:
+                    expected = theirs.read()
+            except (LookupError, UnicodeError):
+                continue  # no text encoding, or one that does not read what it writes
+            dice = random.Random(encoding)
+            async with whilst.open(path, encoding=encoding, newline=dice.choice(["", "\n"])) as file:
+                tried += 1
+                read = ""
+                places = []
+                while piece := await file.read(dice.choice([1, 2, 3, 50, 400])):
+                    read += piece
+                    if dice.random() < 0.3:
+                        places.append((await file.tell(), len(read)))
+                assert read == expected, encoding
+                for cookie, place in dice.sample(places, min(len(places), 15)):
+                    assert await file.seek(cookie) == cookie
+                    assert await file.read(60) == expected[place : place + 60], (encoding, place)
+                    assert await file.read() == expected[place + 60 :], (encoding, place)
+        assert tried > 80
+
+    run(main())
 
 
 def test_cookies_are_never_wrong(driver: str, tmp_path: Path) -> None:

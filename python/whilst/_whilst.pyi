@@ -22,6 +22,7 @@ __all__ = [
     "StreamTransport",
     "TimerHandle",
     "__version__",
+    "addresses_of_literal",
     "available_drivers",
     "new_handle",
 ]
