@@ -29,6 +29,7 @@ __all__ = [
     "TimerHandle",
     "WritePipeTransport",
     "__version__",
+    "addresses_of_literal",
     "available_drivers",
     "new_handle",
 ]

@@ -227,6 +227,8 @@ class BinaryFile:
 
     def _take_line(self, limit: int) -> bytes | None:
         """Hand out a line, if there is a whole one or one of `limit` bytes (-1: no limit) in the buffer."""
+        if limit == 0:
+            return b""
         self._join()
         end = self._buffer.find(b"\n", self._start) + 1
         if limit >= 0 and (not end or end - self._start > limit):
@@ -314,7 +316,7 @@ class BinaryFile:
             return await self._readline(limit)
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Read lines to the end of the file, or until they are `hint` bytes together."""
+        """Read lines to the end of the file, or until they are more than `hint` bytes together."""
         lines = []
         size = 0
         async with self._turns:
@@ -324,7 +326,7 @@ class BinaryFile:
             while line := await self._readline(-1):
                 lines.append(line)
                 size += len(line)
-                if size >= hint:
+                if size > hint:
                     break
         return lines
 
@@ -459,7 +461,7 @@ class BinaryFile:
         self._drop_read_ahead()
         if size is None:
             self._check_seekable()
-            size = self._tell_now()
+            size = await self._tell()
         if size < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         await self._turns.operate(self._raw.truncate, _nothing, size)
@@ -484,7 +486,12 @@ class BinaryFile:
         self._check_seekable()
         async with self._turns:
             self._check_open()
-            return self._tell_now()
+            return await self._tell()
+
+    async def _tell(self) -> int:
+        if self._mode.startswith("a"):
+            await self._flush()  # Where the end is by then, the kernel knows.
+        return self._tell_now()
 
     # Anywhere.
 

@@ -204,6 +204,8 @@ class TextFile:
 
     def _take_line(self, limit: int) -> str | None:
         """Hand out a line, if there is a whole one or one of `limit` characters (-1: no limit)."""
+        if limit == 0:
+            return ""
         begin = self._used
         if self._translates or self._newline == "\n":
             end = self._decoded.find("\n", begin) + 1
@@ -257,7 +259,7 @@ class TextFile:
             return await self._readline(size)
 
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
-        """Read lines to the end of the file, or until they are `hint` characters together."""
+        """Read lines to the end of the file, or until they are more than `hint` characters together."""
         lines = []
         size = 0
         async with self._turns:
@@ -266,7 +268,7 @@ class TextFile:
             while line := await self._readline(-1):
                 lines.append(line)
                 size += len(line)
-                if hint is not None and 0 < hint <= size:
+                if hint is not None and 0 < hint < size:
                     break
         return lines
 
@@ -388,8 +390,7 @@ class TextFile:
         Returns how many bytes lie before it, how many characters between those and the place, and the decoder's state after those
         bytes, when it keeps none of them back.
         """
-        decoder = self._decoder
-        before = decoder.getstate()
+        decoder = self._new_decoder()
 
         def decode(length: int) -> str:
             decoder.setstate((b"", flags))
@@ -398,16 +399,11 @@ class TextFile:
         def leads_here(length: int, characters: int, state: int) -> bool:
             # What a decoder says of its state need not be all of it.
             decoder.setstate((b"", state))
-            return bool(decoder.decode(data[length:]) == self._decoded[characters : characters + rest])
+            return bool(decoder.decode(data[length:]) == self._decoded[characters:end])
 
-        try:
-            rest = len(
-                decode(len(data))
-            )  # At the end of the file a decoder lets go of more than it does here.
-            if self._used == 0:
-                if leads_here(0, 0, flags):
-                    return 0, 0, flags
-                raise OSError("can't reconstruct logical file position")
+        # At the end of the file a decoder lets go of more than it does here.
+        end = len(decode(len(data)))
+        if self._used > 0:
             # The most bytes that make no more characters than were used.
             low, high = 0, len(data)
             while low < high:
@@ -422,11 +418,9 @@ class TextFile:
                 pending, state = decoder.getstate()
                 if not pending and leads_here(length, characters, state):
                     return length, self._used - characters, state
-            if leads_here(0, 0, flags):
-                return 0, self._used, flags
-            raise OSError("can't reconstruct logical file position")
-        finally:
-            decoder.setstate(before)
+        if leads_here(0, 0, flags):
+            return 0, self._used, flags
+        raise OSError("can't reconstruct logical file position")
 
     async def seek(self, cookie: int, whence: int = os.SEEK_SET, /) -> int:
         """Set the position: to where `tell()` said so, to 0, to where it is (``seek(0, SEEK_CUR)``) or to the end (``seek(0,
@@ -444,7 +438,7 @@ class TextFile:
                 if cookie != 0:
                     raise UnsupportedOperation("can't do nonzero end-relative seeks")
                 await self._binary._flush()
-                return self._seek_bytes(self._binary._seek_now(0, os.SEEK_END), 0, 0)
+                return self._seek_bytes(self._binary._seek_now(0, os.SEEK_END), 0, None)
             elif whence != os.SEEK_SET:
                 raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
             if cookie < 0:
@@ -457,11 +451,11 @@ class TextFile:
             await self._settle()
             return cookie
 
-    def _seek_bytes(self, position: int, skip: int, flags: int) -> int:
-        """Go on from a position in bytes, where the binary file is now."""
+    def _seek_bytes(self, position: int, skip: int, flags: int | None) -> int:
+        """Go on from a position in bytes, where the binary file is now, with a decoder in this state, or a fresh one."""
         self._forget_decoded()
         self._skip = skip
-        if position or flags or skip:
+        if flags is not None and (position or flags or skip):
             if self._decoder is None and self._binary.readable():
                 self._decoder = self._new_decoder()
             if self._decoder is not None:
