@@ -1,33 +1,20 @@
 """Transports that are not one Rust object.
 
-How TLS begins over a transport that there is; the rest of TLS is Rust. Datagrams are carried by CPython's own transport.
+How TLS begins over a transport that there is; the rest of TLS is Rust.
 """
 
 from __future__ import annotations
 
 import ssl
-from asyncio import selector_events, streams
+from asyncio import streams
 from typing import TYPE_CHECKING, Any
 
 from whilst._loop.borrowed import Borrowed
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from whilst._whilst import SSLProtocol
-
-
-_SelectorDatagramTransport: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
-
-
-class DatagramTransport(_SelectorDatagramTransport):  # type: ignore[misc]
-    """CPython's datagram transport, but for what it asks of a selector."""
-
-    def __repr__(self) -> str:
-        """Name the transport's state."""
-        state = "closed " if self._sock is None else "closing " if self._closing else ""
-        return f"<{self.__class__.__name__} {state}fd={self._sock_fd} bufsize={self.get_write_buffer_size()}>"
 
 
 class Transports(Borrowed):
@@ -84,32 +71,6 @@ class Transports(Borrowed):
             # The exception that it may hold refers to this frame.
             del waiter
         return app_transport
-
-    def _make_datagram_transport(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        address: Any = None,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> asyncio.DatagramTransport:
-        """Make a datagram transport over a socket; `waiter` is resolved once the protocol is told."""
-        return DatagramTransport(self, sock, protocol, address, waiter, extra)
-
-    async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
-        """Send a file by `os.sendfile` past the transport, which does not read or write meanwhile."""
-        resume_reading = transport.is_reading()
-        transport.pause_reading()
-        await transport._make_empty_waiter()
-        self._lend_descriptor(transport)
-        try:
-            sent: int = await self.sock_sendfile(transport._sock, file, offset, count, fallback=False)
-            return sent
-        finally:
-            self._reclaim_descriptor(transport)
-            transport._reset_empty_waiter()
-            if resume_reading:
-                transport.resume_reading()
 
 
 def _hand_over_read_ahead(protocol: asyncio.BaseProtocol, tls: SSLProtocol) -> None:

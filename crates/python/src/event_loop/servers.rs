@@ -1,7 +1,7 @@
 //! Listening sockets: what `asyncio.Server` calls to have connections accepted.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use crate::ffi::call::{call, copy_context, in_context};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::stream::{Descriptor, Stream};
+use crate::transport::stream::{Descriptor, Stream, StreamWork};
 use crate::transport::tls;
 
 /// How long accepting pauses when the process or the system has no descriptors or memory left, in seconds (CPython's
@@ -46,6 +46,17 @@ impl Acceptor {
         visit(&self.context);
         self.server.iter().for_each(&mut *visit);
         self.tls.iter().for_each(|tls| visit(&tls.context));
+    }
+}
+
+impl Acceptor {
+    /// The protocol of a connection that was accepted: the program's, or TLS in front of it.
+    fn make_protocol(&self, event_loop: &Bound<'_, LoopCore>) -> PyResult<Py<PyAny>> {
+        let protocol = call(self.factory.bind(event_loop.py()), [])?.unbind();
+        match &self.tls {
+            Some(tls) => tls.wrap(event_loop, protocol),
+            None => Ok(protocol),
+        }
     }
 }
 
@@ -176,15 +187,32 @@ impl LoopCore {
     fn connected(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
         let py = this.py();
         in_context(acceptor.context.bind(py), || {
-            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-            let mut protocol = call(acceptor.factory.bind(py), [])?.unbind();
-            if let Some(tls) = &acceptor.tls {
-                protocol = tls.wrap(this, protocol)?;
+            if this.get().is_debug() {
+                return Self::connected_watched(this, acceptor, fd);
             }
+            let protocol = acceptor.make_protocol(this)?;
+            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
             let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
             // Its context is a copy, so it can be entered from here.
             Stream::connect(&stream, this, None)
         })
+    }
+
+    /// The same as debug mode wants it: the connection is logged, and who takes long is reported.
+    #[cold]
+    fn connected_watched(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
+        static LOG: Import = Import::new("whilst._loop.errors", "log_new_connection");
+        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_factory");
+        let py = this.py();
+        let report =
+            |seconds| REPORT_SLOW.get(py)?.call1((&acceptor.factory, &acceptor.server, seconds)).map(drop);
+        LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
+        let protocol = Self::watched(this, || acceptor.make_protocol(this), report)?;
+        let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
+        let told = Stream::told(&stream, py, &StreamWork::Connect(None));
+        let body = || Stream::connect(&stream, this, None);
+        Self::watched(this, body, |seconds| told.report_slow(py, seconds))
     }
 
     /// Out of descriptors or memory: pauses, says so once and tries again later. A listening socket that is none any more is

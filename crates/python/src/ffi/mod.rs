@@ -15,6 +15,7 @@ pub(crate) mod call;
 pub(crate) mod class;
 pub(crate) mod clock;
 pub(crate) mod descriptor;
+pub(crate) mod file_memory;
 pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod memory_bio;

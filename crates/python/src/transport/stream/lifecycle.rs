@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Interest, Operation};
 
-use super::{HIGH_WATER, Names, State, Stream, StreamWork};
+use super::{Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -18,6 +18,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::address::Address;
+use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::socket::{into_python, set_nodelay};
 
@@ -137,8 +138,7 @@ impl Stream {
                     room: None,
                     eof: false,
                     protocol_paused: false,
-                    high_water: HIGH_WATER,
-                    low_water: HIGH_WATER / 4,
+                    marks: Marks::default(),
                     empty_waiter: None,
                 }),
             },
@@ -317,6 +317,14 @@ impl Stream {
             }
             key.and_then(|key| state.registry.remove(key))
         });
+        let stopped = match &descriptor {
+            Some(descriptor) => {
+                // Lent to a sendfile() that is under way, maybe.
+                let error = || PyConnectionError::new_err("Connection is closed by peer");
+                LoopCore::stop_sendfile(event_loop, descriptor.as_fd().as_raw_fd(), error)
+            }
+            None => Ok(()),
+        };
         let closed = descriptor.map_or(Ok(()), |descriptor| descriptor.close(py));
         drop((source, references));
         let detached = server.map_or(Ok(()), |server| detach(py, server.bind(py), this));
@@ -326,7 +334,7 @@ impl Stream {
             let error = PyConnectionError::new_err("Connection is closed by peer");
             waiter.call_method1(py, intern!(py, "set_exception"), (error,))?;
         }
-        closed.and(detached)
+        stopped.and(closed).and(detached)
     }
 
     /// `__del__`: an open transport that nobody refers to any more is closed, with a warning.

@@ -7,7 +7,6 @@
 //! and resumes between two packets so costs nothing at all.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -29,7 +28,7 @@ use crate::transport::socket;
 use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
-const MOST: usize = 256 * 1024;
+pub(crate) const MOST: usize = 256 * 1024;
 
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
@@ -259,9 +258,9 @@ impl Stream {
         }
         let bulk = this.get().state.with(py, |state| state.bulk);
         let read = if bulk {
-            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))?
+            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
         } else {
-            event_loop.get().read_bytes(py, fd)
+            event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
         };
         if let Ok(data) = &read {
             let length = data.as_bytes().len();
@@ -459,13 +458,17 @@ impl LoopCore {
         drop(self.state.with(py, |state| std::mem::replace(&mut state.scratch, scratch)));
     }
 
-    /// Reads what waits in the kernel; empty at the end of the stream.
-    fn read_bytes<'py>(&self, py: Python<'py>, fd: BorrowedFd<'_>) -> io::Result<Bound<'py, PyBytes>> {
+    /// What `read` puts into the memory that it is given, which is as much as one read takes.
+    pub(crate) fn read_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Bound<'py, PyBytes>> {
         self.state.with(py, |state| {
             if state.scratch.is_empty() {
                 state.scratch = vec![0; MOST];
             }
-            let count = socket::receive(fd, &mut state.scratch)?;
+            let count = read(&mut state.scratch)?;
             // Making `bytes` runs no Python code: they are no concern of the garbage collector.
             Ok(PyBytes::new(py, &state.scratch[..count]))
         })

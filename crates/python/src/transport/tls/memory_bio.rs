@@ -6,7 +6,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 
 use super::engine::{Engine, Progress, Stop};
 use crate::ffi::bytes;
@@ -210,9 +210,9 @@ fn progress<T>(result: Option<T>) -> Progress {
 
 /// `view[start:]`.
 fn from<'py>(view: &Bound<'py, PyAny>, start: usize) -> PyResult<Bound<'py, PyAny>> {
-    let py = view.py();
-    let end = isize::MAX;
-    view.get_item(pyo3::types::PySlice::new(py, start.cast_signed(), end, 1))
+    // By the class: `PySlice::new` of PyO3 0.30 never lets go of the numbers that it makes.
+    let slice = view.py().get_type::<PySlice>().call1((start, view.py().None()))?;
+    view.get_item(slice)
 }
 
 /// True if the exception only says that more is wanted from the peer (`SSLAgainErrors` in CPython's `asyncio/sslproto.py`).
