@@ -99,5 +99,5 @@ if __name__ == "__main__":
     config.graceful_timeout = 20
     # hypercorn forgets a connection that its client has closed only when this time is over; the tests wait
     # for that.
-    config.keep_alive_timeout = 1 if inside.tls() is None else 3
+    config.keep_alive_timeout = 1 if inside.tls() is None else 2
     whilst.run(serve(app, config))
