@@ -46,7 +46,7 @@ class OpenSSL:
     """A running `openssl`, its output (both streams) in a file."""
 
     def __init__(self, *arguments: object, read: Path | None = None, write: Path | None = None) -> None:
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self._output = tempfile.TemporaryFile()
         with contextlib.ExitStack() as files:
             self.process = subprocess.Popen(
                 # A line of its output is there when it is printed, although it goes to a file.

@@ -10,10 +10,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 use rustix::net::Shutdown;
 use whilst_engine::driver::{Event, Interest, Received, send_now};
 
@@ -25,10 +25,10 @@ use crate::ffi::buffer::snapshot;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
-use crate::transport::outgoing::Outgoing;
+use crate::transport::outgoing::{Outgoing, check_bytes};
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const SILENT_WRITES: u32 = 5;
+pub(crate) const SILENT_WRITES: u32 = 5;
 
 /// What follows from a write.
 enum Written {
@@ -77,6 +77,16 @@ impl Stream {
         if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
     }
 
+    /// `write()` of bytes that are not empty, for who writes often and knows that they are.
+    pub(crate) fn write_bytes(this: &Object<Self>, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
+        Self::write_pieces(this, py, [data])
+    }
+
     fn check_writable(
         &self,
         py: Python<'_>,
@@ -109,7 +119,7 @@ impl Stream {
             pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
             if state.room.is_some() {
                 Written::Done
-            } else if state.outgoing.len() > state.high_water {
+            } else if state.outgoing.len() > state.marks.high {
                 Written::Send
             } else if std::mem::replace(&mut state.listed, true) {
                 Written::Done
@@ -321,7 +331,7 @@ impl Stream {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let protocol = this.get().state.with(py, |state| {
-            if state.protocol_paused || state.outgoing.len() <= state.high_water {
+            if state.protocol_paused || state.outgoing.len() <= state.marks.high {
                 return None;
             }
             state.protocol_paused = true;
@@ -372,18 +382,6 @@ impl State {
 
     /// The protocol was told to pause, and may go on.
     fn wants_resume(&self) -> bool {
-        self.protocol_paused && self.outgoing.len() <= self.low_water
+        self.protocol_paused && self.outgoing.len() <= self.marks.low
     }
-}
-
-/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
-fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    let name = data.get_type().name()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
 }
