@@ -10,6 +10,7 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._loop import forking
 from whilst._loop.signals import Signals
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Lifecycle(Signals):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
+        forking.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
