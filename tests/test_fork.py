@@ -695,7 +695,6 @@ def test_children_that_close_or_drop_a_loop_that_does_not_run() -> None:
         server, reader, writer = loop.run_until_complete(connect())
 
         def close():
-            writer.write(b"of the child")
             loop.close()
 
         def drop():
