@@ -160,6 +160,11 @@ pub fn available() -> Vec<&'static str> {
     }
 }
 
+/// How many forks lie between the first process that counted and this one: another number is another process.
+pub(crate) fn process() -> u32 {
+    Origin::process_here()
+}
+
 /// Makes `descriptor` refer to the open file of `other`, close-on-exec.
 pub(crate) fn replace_descriptor(descriptor: &OwnedFd, other: &OwnedFd) -> io::Result<()> {
     // SAFETY: both numbers are open and owned by who passed them; the first stays owned by its owner.
@@ -394,6 +399,17 @@ impl<P: Payload> Driver<P> {
         match &mut self.backend {
             Backend::Unmade | Backend::Epoll(_) => Ok(()),
             Backend::Uring(uring) => uring.detach(),
+        }
+    }
+
+    /// Forgets all operations and sends, in a forked child whose driver was in use when it was forked: what they are about is the
+    /// parent's. Nothing will be said of any of them, and their numbers are not used again. The kernel is not asked for anything
+    /// that the parent would notice.
+    pub fn forget(&mut self) {
+        match &mut self.backend {
+            Backend::Unmade => {}
+            Backend::Epoll(epoll) => epoll.forget(),
+            Backend::Uring(uring) => uring.forget(),
         }
     }
 

@@ -164,6 +164,18 @@ impl<P> Books<P> {
         }
     }
 
+    /// Forgets all that is to be done or said. There is no ring.
+    pub(super) fn forget(&mut self) {
+        for number in self.operations.numbers() {
+            self.operations.remove(number);
+        }
+        self.to_arm.clear();
+        self.to_cancel.clear();
+        self.sends.clear();
+        self.slices.clear();
+        self.kept.clear();
+    }
+
     /// Books a completion and appends what it means to the caller.
     pub(super) fn complete(
         &mut self,

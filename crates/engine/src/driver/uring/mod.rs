@@ -392,6 +392,12 @@ impl<P> Uring<P> {
         result
     }
 
+    /// Empties the books and leaves the ring, which is the parent's.
+    pub(super) fn forget(&mut self) {
+        self.leave_foreign_ring();
+        self.books.forget();
+    }
+
     /// Leaves a ring that was made in another thread, or in the process that forked this one.
     fn leave_foreign_ring(&mut self) {
         if self.ring.as_ref().is_some_and(|ring| ring.origin != Origin::here()) {
