@@ -7,8 +7,9 @@ from asyncio import base_events
 from typing import Any
 
 from whilst._loop.borrowed import Borrowed
+from whilst._whilst import addresses_of_literal
 
-#: An address and a port in figures need no resolver: the C library answers at once.
+#: Addresses and ports in figures need no resolver. The usual ones are answered in Rust, the others by the C library, at once.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 _base_events: Any = base_events
@@ -31,6 +32,9 @@ class Resolving(Borrowed):
         if self.get_debug():
             lookup = self._getaddrinfo_debug
         else:
+literal = addresses_of_literal(host, port, family, type, proto, flags)
+            if literal is not None:
+                return literal
             # Where CPython's loop looks it up, so that what a program puts in its place counts.
             lookup = _base_events.socket.getaddrinfo
             if isinstance(host, (str, bytes)) and host and not isinstance(port, (str, bytes)):
