@@ -32,7 +32,7 @@ class Resolving(Borrowed):
         if self.get_debug():
             lookup = self._getaddrinfo_debug
         else:
-literal = addresses_of_literal(host, port, family, type, proto, flags)
+            literal = addresses_of_literal(host, port, family, type, proto, flags)
             if literal is not None:
                 return literal
             # Where CPython's loop looks it up, so that what a program puts in its place counts.

@@ -8,6 +8,7 @@ mod buffers;
 mod epoll;
 mod operations;
 mod origin;
+mod readiness;
 mod sys;
 mod uring;
 
