@@ -35,6 +35,9 @@ _TaskFactory: TypeAlias = Callable[..., asyncio.Future[Any]]
 
 __version__: str
 
+def addresses_of_literal(
+    host: object, port: object, family: int, kind: int, protocol: int, flags: int, /
+) -> list[tuple[Any, Any, int, str, tuple[Any, ...]]] | None: ...
 def available_drivers() -> list[_DriverName]:
     """Return the names of the drivers that this machine has, the one that is chosen by default first."""
 

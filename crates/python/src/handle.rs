@@ -20,10 +20,11 @@ use crate::ffi::call::{copy_context, in_context};
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
-use crate::ffi::stored_arguments::StoredArguments;
+use crate::ffi::slots::{SLOTS, Slotted};
+use crate::ffi::stored_arguments::{INLINE, StoredArguments, call_stored};
 use crate::{getter, method};
 
-/// A callback, what it is called with and in which context: what running takes out of a handle.
+/// A callback, what it is called with and in which context.
 pub(crate) struct Callback {
     callable: Py<PyAny>,
     arguments: StoredArguments,
@@ -39,60 +40,84 @@ impl Callback {
     pub(crate) fn from_tuple(callable: &Bound<'_, PyAny>, arguments: &Bound<'_, PyTuple>) -> PyResult<Self> {
         let py = callable.py();
         let values: Vec<_> = arguments.iter().collect();
-        let arguments = StoredArguments::new(values.iter());
+        let arguments = StoredArguments::new(py, values.iter())?;
         Ok(Self::new(callable.clone().unbind(), arguments, copy_context(py)?.unbind()))
     }
-
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self {
-            callable: self.callable.clone_ref(py),
-            arguments: self.arguments.clone_ref(py),
-            context: self.context.clone_ref(py),
-        }
-    }
-
-    /// Calls the callback in its context.
-    #[inline]
-    fn call(&self, py: Python<'_>) -> PyResult<()> {
-        in_context(self.context.bind(py), || self.arguments.call(self.callable.bind(py)).map(drop))
-    }
-
-    fn traverse(&self, visitor: &mut Visitor) {
-        visitor.visit(&self.callable);
-        visitor.visit(&self.context);
-        self.arguments.iter().for_each(|argument| visitor.visit(argument));
-    }
 }
 
-/// What both kinds of handle hold.
-struct State {
+/// What the slots of `asyncio.Handle` hold here.
+mod slot {
     /// `None` once cancelled or, of a handle that nobody else holds, taken to be run.
-    callback: Option<Callback>,
-    event_loop: Option<Py<LoopCore>>,
-    cancelled: bool,
+    pub(super) const CALLABLE: usize = 0;
+    pub(super) const FIRST_ARGUMENT: usize = 1;
+    pub(super) const CONTEXT: usize = 2;
+    /// The loop.
+    pub(super) const EVENT_LOOP: usize = 3;
     /// `repr()` at the time of a cancellation in debug mode, which drops the callback.
-    repr: Option<Py<PyAny>>,
+    pub(super) const REPR: usize = 4;
     /// Where the handle was made, in debug mode: a `traceback.StackSummary`.
-    source_traceback: Option<Py<PyAny>>,
-    /// Of a timer: the loop's time at which to run, in seconds.
-    when: f64,
-    /// Of a timer that waits: where it is.
-    key: Option<TimerKey>,
+    pub(super) const SOURCE_TRACEBACK: usize = 5;
 }
 
-/// The state of a handle; what the two classes below wrap.
-pub(crate) struct Shared(Guarded<State>);
+/// What a handle keeps beside its [slots](slot).
+pub(crate) struct State {
+    /// The arguments after the first.
+    more_arguments: [Option<Py<PyAny>>; INLINE - 1],
+    /// The first argument is a tuple of all.
+    packed: bool,
+    cancelled: bool,
+}
 
 /// A callback that is ready, or waits for a descriptor.
-pub(crate) struct Handle(Shared);
+pub(crate) struct Handle {
+    state: Guarded<State>,
+}
 
 /// A callback that waits for its time.
-pub(crate) struct TimerHandle(Shared);
+pub(crate) struct TimerHandle {
+    state: Guarded<State>,
+    /// The loop's time at which to run, in seconds.
+    when: f64,
+    /// Where it waits, while it does.
+    key: Guarded<Option<TimerKey>>,
+}
 
 /// Either kind of handle.
-pub(crate) trait AnyHandle: Instance + From<Shared> {
-    /// The state that both kinds share.
-    fn shared(&self) -> &Shared;
+pub(crate) trait AnyHandle: Slotted<State = State> {
+    /// A handle with this state, for this time (`loop.time()`, in seconds) if it is a timer.
+    fn new(state: State, when: f64) -> Self;
+    /// Of a timer that waits: takes note that it no longer does.
+    fn take_key(&self, py: Python<'_>) -> Option<TimerKey>;
+}
+
+impl AnyHandle for Handle {
+    #[inline]
+    fn new(state: State, _when: f64) -> Self {
+        Self { state: Guarded::new(state) }
+    }
+
+    fn take_key(&self, _py: Python<'_>) -> Option<TimerKey> {
+        None
+    }
+}
+
+impl AnyHandle for TimerHandle {
+    #[inline]
+    fn new(state: State, when: f64) -> Self {
+        Self { state: Guarded::new(state), when, key: Guarded::new(None) }
+    }
+
+    fn take_key(&self, py: Python<'_>) -> Option<TimerKey> {
+        self.key.with(py, Option::take)
+    }
+}
+
+impl TimerHandle {
+    /// Notes where the timer waits, or that it no longer does.
+    #[inline]
+    pub(crate) fn set_key(&self, py: Python<'_>, key: Option<TimerKey>) {
+        self.key.with(py, |place| *place = key);
+    }
 }
 
 /// Makes a handle. In debug mode it remembers where.
@@ -109,16 +134,16 @@ pub(crate) fn new_handle<T: AnyHandle>(
     debug: bool,
 ) -> PyResult<Object<T>> {
     let source_traceback = if debug { Some(extract_stack(py)?) } else { None };
-    let state = State {
-        callback: Some(callback),
-        event_loop: Some(event_loop.clone_ref(py)),
-        cancelled: false,
-        repr: None,
-        source_traceback,
-        when,
-        key: None,
-    };
-    Object::new_untracked(py, T::from(Shared(Guarded::new(state))))
+    let Callback { callable, arguments: StoredArguments { values: [first, second, third], packed }, context } =
+        callback;
+    let mut slots = [const { None }; SLOTS];
+    slots[slot::CALLABLE] = Some(callable);
+    slots[slot::FIRST_ARGUMENT] = first;
+    slots[slot::CONTEXT] = Some(context);
+    slots[slot::EVENT_LOOP] = Some(event_loop.clone_ref(py).into_any());
+    slots[slot::SOURCE_TRACEBACK] = source_traceback;
+    let state = State { more_arguments: [second, third], packed, cancelled: false };
+    Object::new_untracked(py, slots, T::new(state, when))
 }
 
 /// The stack of the Python code that called, as `asyncio.format_helpers.extract_stack()` gives it.
@@ -133,49 +158,63 @@ pub(crate) fn visit_queued<T: AnyHandle>(handle: &Object<T>, see: &mut impl FnMu
     if handle.is_tracked() {
         return;
     }
-    handle.get().shared().0.try_with(|state| {
-        if let Some(callback) = &state.callback {
-            see(&callback.callable);
-            see(&callback.context);
-            callback.arguments.iter().for_each(&mut *see);
-        }
-        if let Some(event_loop) = &state.event_loop {
-            see(event_loop.as_any());
-        }
-        state.repr.iter().chain(&state.source_traceback).for_each(see);
-    });
+    handle.try_with(|slots, state| slots.iter().chain(&state.more_arguments).flatten().for_each(see));
 }
 
-impl Shared {
-    fn traverse(&self, visitor: &mut Visitor) {
-        self.0.try_with(|state| {
-            if let Some(callback) = &state.callback {
-                callback.traverse(visitor);
-            }
-            visitor.visit_option(state.event_loop.as_ref());
-            visitor.visit_option(state.repr.as_ref());
-            visitor.visit_option(state.source_traceback.as_ref());
+/// A callback on its way to be called.
+struct Call<'py> {
+    callable: Bound<'py, PyAny>,
+    arguments: [Option<Bound<'py, PyAny>>; INLINE],
+    packed: bool,
+    context: Bound<'py, PyAny>,
+}
+
+impl<'py> Call<'py> {
+    /// Takes the callback out of a handle, if it is there.
+    #[inline]
+    fn taken<T: AnyHandle>(handle: &Object<T>, py: Python<'py>) -> Option<Self> {
+        let take = |place: &mut Option<Py<PyAny>>| place.take().map(|object| object.into_bound(py));
+        Self::of(handle, py, take)
+    }
+
+    /// The callback of a handle, which keeps it, if it is there.
+    fn copied<T: AnyHandle>(handle: &Object<T>, py: Python<'py>) -> Option<Self> {
+        let copy = |place: &mut Option<Py<PyAny>>| place.as_ref().map(|object| object.bind(py).clone());
+        Self::of(handle, py, copy)
+    }
+
+    #[inline]
+    fn of<T: AnyHandle>(
+        handle: &Object<T>,
+        py: Python<'py>,
+        get: impl Fn(&mut Option<Py<PyAny>>) -> Option<Bound<'py, PyAny>>,
+    ) -> Option<Self> {
+        handle.with(py, |slots, state| {
+            let [second, third] = &mut state.more_arguments;
+            Some(Self {
+                callable: get(&mut slots[slot::CALLABLE])?,
+                arguments: [get(&mut slots[slot::FIRST_ARGUMENT]), get(second), get(third)],
+                packed: state.packed,
+                context: get(&mut slots[slot::CONTEXT])?,
+            })
+        })
+    }
+
+    /// Puts a callback that was taken back into its handle.
+    fn put_back<T: AnyHandle>(self, handle: &Object<T>, py: Python<'py>) {
+        handle.with(py, |slots, state| {
+            let [first, second, third] = self.arguments.map(|argument| argument.map(Bound::unbind));
+            slots[slot::CALLABLE] = Some(self.callable.unbind());
+            slots[slot::FIRST_ARGUMENT] = first;
+            slots[slot::CONTEXT] = Some(self.context.unbind());
+            state.more_arguments = [second, third];
         });
     }
 
-    fn clear(&self, py: Python<'_>) {
-        let references = self.0.with(py, |state| {
-            (state.callback.take(), state.event_loop.take(), state.repr.take(), state.source_traceback.take())
-        });
-        drop(references);
-    }
-
-    pub(crate) fn is_cancelled(&self, py: Python<'_>) -> bool {
-        self.0.with(py, |state| state.cancelled)
-    }
-
-    pub(crate) fn when(&self, py: Python<'_>) -> f64 {
-        self.0.with(py, |state| state.when)
-    }
-
-    /// Notes where the timer waits, or that it no longer does.
-    pub(crate) fn set_key(&self, py: Python<'_>, key: Option<TimerKey>) {
-        self.0.with(py, |state| state.key = key);
+    /// Calls the callback in its context.
+    #[inline]
+    fn make(&self) -> PyResult<()> {
+        in_context(&self.context, || call_stored(&self.callable, &self.arguments, self.packed).map(drop))
     }
 }
 
@@ -184,31 +223,37 @@ impl Shared {
 #[inline]
 pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<()> {
     // A handle that somebody else holds keeps its callback while and after it runs, as CPython's does. From one that only we
-    // hold it is taken rather than cloned.
+    // hold it is taken rather than copied.
     #[cfg(not(Py_GIL_DISABLED))]
     let unshared = handle.is_unshared(py);
     #[cfg(Py_GIL_DISABLED)]
     let unshared = false;
-    let callback = if unshared {
-        handle.get().shared().0.with(py, |state| state.callback.take())
+    let call = if unshared {
+        Call::taken(&handle, py)
     } else {
         handle.track(py);
-        handle
-            .get()
-            .shared()
-            .0
-            .with(py, |state| state.callback.as_ref().map(|callback| callback.clone_ref(py)))
+        Call::copied(&handle, py)
     };
-    let Some(callback) = callback else { return Ok(()) };
-    match callback.call(py) {
+    let Some(call) = call else { return Ok(()) };
+    match call.make() {
         Ok(()) => Ok(()),
         Err(error) => {
             if unshared {
-                handle.get().shared().0.with(py, |state| state.callback = Some(callback));
+                call.put_back(&handle, py);
             }
             failed(py, &handle, error)
         }
     }
+}
+
+/// True once a handle was cancelled.
+pub(crate) fn is_cancelled<T: AnyHandle>(handle: &Object<T>, py: Python<'_>) -> bool {
+    handle.with(py, |_slots, state| state.cancelled)
+}
+
+/// What one of a handle's slots holds.
+fn get_slot<T: AnyHandle>(handle: &Object<T>, py: Python<'_>, slot: usize) -> Option<Py<PyAny>> {
+    handle.with(py, |slots, _state| slots[slot].as_ref().map(|object| object.clone_ref(py)))
 }
 
 /// True for the exceptions that end the loop's run rather than go to its exception handler.
@@ -223,8 +268,7 @@ fn failed<T: AnyHandle>(py: Python<'_>, handle: &Object<T>, error: PyErr) -> PyR
     }
     handle.track(py);
     static REPORT: Import = Import::new("whilst._loop.errors", "report_callback");
-    let event_loop =
-        handle.get().shared().0.with(py, |state| state.event_loop.as_ref().map(|it| it.clone_ref(py)));
+    let event_loop = get_slot(handle, py, slot::EVENT_LOOP);
     REPORT.get(py)?.call1((event_loop, handle.bind(py), error))?;
     Ok(())
 }
@@ -242,26 +286,27 @@ fn cancel<T: AnyHandle>(
 
 /// Cancels a handle: its callback will not run. In debug mode its `repr()` is kept for reports.
 pub(crate) fn cancel_handle<T: AnyHandle>(py: Python<'_>, handle: &Object<T>) -> PyResult<()> {
-    let shared = handle.get().shared();
-    let (event_loop, key) = shared.0.with(py, |state| {
+    let event_loop = handle.with(py, |slots, state| {
         if std::mem::replace(&mut state.cancelled, true) {
-            return (None, None);
+            return None;
         }
-        (state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)), state.key.take())
+        slots[slot::EVENT_LOOP].as_ref().map(|event_loop| event_loop.bind(py).clone())
     });
     let Some(event_loop) = event_loop else { return Ok(()) };
+    let event_loop = event_loop.cast::<LoopCore>()?;
     handle.track(py);
-    if let Some(key) = key {
+    if let Some(key) = handle.get().take_key(py) {
         event_loop.get().forget_timer(py, key);
     }
     // It says "cancelled" already, and what the callback was.
     let repr =
         if event_loop.get().is_debug() { Some(handle.bind(py).repr()?.into_any().unbind()) } else { None };
-    let callback = shared.0.with(py, |state| {
-        state.repr = repr;
-        state.callback.take()
+    let dropped = handle.with(py, |slots, state| {
+        slots[slot::REPR] = repr;
+        let [second, third] = &mut state.more_arguments;
+        (slots[slot::CALLABLE].take(), slots[slot::FIRST_ARGUMENT].take(), second.take(), third.take())
     });
-    drop(callback);
+    drop(dropped);
     Ok(())
 }
 
@@ -295,67 +340,60 @@ fn or_none(py: Python<'_>, value: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
 }
 
 fn get_callback<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with = |state: &mut State| state.callback.as_ref().map(|callback| callback.callable.clone_ref(py));
-    or_none(py, this.get().shared().0.with(py, with))
+    or_none(py, get_slot(this, py, slot::CALLABLE))
 }
 
 fn get_args<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with = |state: &mut State| -> Option<Vec<Py<PyAny>>> {
-        Some(state.callback.as_ref()?.arguments.iter().map(|argument| argument.clone_ref(py)).collect())
-    };
-    match this.get().shared().0.with(py, with) {
-        Some(arguments) => Ok(PyTuple::new(py, arguments)?.into_any().unbind()),
+    let arguments = this.with(py, |slots, state| {
+        slots[slot::CALLABLE].as_ref()?;
+        let values = std::iter::once(&slots[slot::FIRST_ARGUMENT]).chain(&state.more_arguments).flatten();
+        Some((state.packed, values.map(|argument| argument.clone_ref(py)).collect::<Vec<_>>()))
+    });
+    match arguments {
+        Some((true, mut packed)) => or_none(py, packed.pop()),
+        Some((false, values)) => Ok(PyTuple::new(py, values)?.into_any().unbind()),
         None => Ok(py.None()),
     }
 }
 
 fn get_context<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with = |state: &mut State| state.callback.as_ref().map(|callback| callback.context.clone_ref(py));
-    or_none(py, this.get().shared().0.with(py, with))
+    or_none(py, get_slot(this, py, slot::CONTEXT))
 }
 
 fn get_loop<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with =
-        |state: &mut State| state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py).into_any());
-    or_none(py, this.get().shared().0.with(py, with))
+    or_none(py, get_slot(this, py, slot::EVENT_LOOP))
 }
 
 fn get_cancelled<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    Ok(this.get().shared().is_cancelled(py).into_pyobject(py)?.to_owned().into_any().unbind())
+    Ok(is_cancelled(this, py).into_pyobject(py)?.to_owned().into_any().unbind())
 }
 
 fn get_repr<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    or_none(py, this.get().shared().0.with(py, |state| state.repr.as_ref().map(|repr| repr.clone_ref(py))))
+    or_none(py, get_slot(this, py, slot::REPR))
 }
 
 fn get_source_traceback<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let with = |state: &mut State| state.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py));
-    or_none(py, this.get().shared().0.with(py, with))
+    or_none(py, get_slot(this, py, slot::SOURCE_TRACEBACK))
 }
 
 fn get_when(this: &Object<TimerHandle>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    Ok(this.get().shared().when(py).into_pyobject(py)?.into_any().unbind())
+    Ok(this.get().when.into_pyobject(py)?.into_any().unbind())
 }
 
 fn get_scheduled(this: &Object<TimerHandle>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let scheduled = this.get().0.0.with(py, |state| state.key.is_some());
+    let scheduled = this.get().key.with(py, |key| key.is_some());
     Ok(scheduled.into_pyobject(py)?.to_owned().into_any().unbind())
 }
 
 /// What the two classes have in common, written once.
 macro_rules! handle_class {
     ($type:ident, $name:literal, $base:literal, $doc:literal, [$($method:expr),*], [$($getter:expr),*]) => {
-        impl From<Shared> for $type {
-            #[inline]
-            fn from(shared: Shared) -> Self {
-                Self(shared)
-            }
-        }
+        impl Slotted for $type {
+            type State = State;
 
-        impl AnyHandle for $type {
             #[inline]
-            fn shared(&self) -> &Shared {
-                &self.0
+            fn state(&self) -> &Guarded<State> {
+                &self.state
             }
         }
 
@@ -411,12 +449,25 @@ macro_rules! handle_class {
                 ]
             }
 
+            const FILLED_SLOTS: usize = SLOTS;
+            const DISMANTLES: bool = true;
+
+            // The slots are the class's own business, in these three.
+
             fn traverse(&self, visitor: &mut Visitor) {
-                self.0.traverse(visitor);
+                self.state().try_with(|state| {
+                    state.more_arguments.iter().for_each(|argument| visitor.visit_option(argument.as_ref()));
+                });
             }
 
             fn clear(&self, py: Python<'_>) {
-                self.0.clear(py);
+                let arguments = self.state().with(py, |state| std::mem::take(&mut state.more_arguments));
+                drop(arguments);
+            }
+
+            fn dismantle(&mut self, py: Python<'_>) {
+                let arguments = self.state().with(py, |state| std::mem::take(&mut state.more_arguments));
+                arguments.into_iter().flatten().for_each(|argument| argument.drop_ref(py));
             }
         }
     };

@@ -4,6 +4,7 @@ mod errors;
 mod event_loop;
 mod ffi;
 mod handle;
+mod resolving;
 mod transport;
 
 use pyo3::prelude::*;
@@ -22,6 +23,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<transport::datagram::Datagram>(module)?;
     transport::stream::WARN.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 

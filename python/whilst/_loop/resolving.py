@@ -6,8 +6,9 @@ import socket
 from typing import Any
 
 from whilst._loop.borrowed import Borrowed
+from whilst._whilst import addresses_of_literal
 
-#: An address and a port in figures need no resolver: the C library answers at once.
+#: Addresses and ports in figures need no resolver. The usual ones are answered in Rust, the others by the C library, at once.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -29,6 +30,9 @@ class Resolving(Borrowed):
             lookup = self._getaddrinfo_debug
         else:
             lookup = socket.getaddrinfo
+            literal = addresses_of_literal(host, port, family, type, proto, flags)
+            if literal is not None:
+                return literal
             if isinstance(host, (str, bytes)) and host and not isinstance(port, (str, bytes)):
                 try:
                     return lookup(host, port, family, type, proto, flags | _NUMERIC)

@@ -18,7 +18,7 @@ use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
-use crate::handle::{AnyHandle, ends_the_run, run};
+use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
 use crate::transport::datagram::Datagram;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -102,16 +102,25 @@ impl LoopCore {
         } else {
             py.detach(|| driver.wait(timeout, &mut completions))
         };
-        let asked = core.state.with(py, |state| {
+        let (asked, completions) = core.state.with(py, |state| {
             // What other threads have cancelled meanwhile.
-            state.cancelled_meanwhile.drain(..).for_each(|operation| driver.cancel(operation));
+            if !state.cancelled_meanwhile.is_empty() {
+                state.cancelled_meanwhile.drain(..).for_each(|operation| driver.cancel(operation));
+            }
             state.driver = Some(driver);
-            !state.watched_meanwhile.is_empty()
+            let asked = !state.watched_meanwhile.is_empty();
+            if completions.is_empty() {
+                state.completions = completions;
+                return (asked, None);
+            }
+            (asked, Some(completions))
         });
-        for completion in completions.drain(..) {
-            Self::complete(this, completion);
+        if let Some(mut completions) = completions {
+            for completion in completions.drain(..) {
+                Self::complete(this, completion);
+            }
+            core.state.with(py, |state| state.completions = completions);
         }
-        core.state.with(py, |state| state.completions = completions);
         if asked {
             Self::begin_watches(this)?;
         }
@@ -169,7 +178,7 @@ impl LoopCore {
             Work::Handle(handle) if core.is_debug() => Self::run_watched(this, handle),
             Work::Handle(handle) => run(py, handle),
             Work::Timer(timer) => {
-                timer.get().shared().set_key(py, None);
+                timer.get().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
@@ -184,7 +193,7 @@ impl LoopCore {
         static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_callback");
         let py = this.py();
         let core = this.get();
-        if handle.get().shared().is_cancelled(py) {
+        if is_cancelled(&handle, py) {
             return Ok(());
         }
         let current = handle.clone_ref(py).into_any();
@@ -204,7 +213,8 @@ impl LoopCore {
     fn submit_unsent(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        let mut streams = core.state.with(py, |state| std::mem::take(&mut state.unsent));
+        let take = |state: &mut State| (!state.unsent.is_empty()).then(|| std::mem::take(&mut state.unsent));
+        let Some(mut streams) = core.state.with(py, take) else { return Ok(()) };
         for stream in streams.drain(..) {
             Stream::submit(&stream, this)?;
         }

@@ -127,7 +127,7 @@ impl LoopCore {
         };
         let callback = Callback::new(
             callable.clone().unbind(),
-            StoredArguments::new(arguments.rest(first + 1)),
+            StoredArguments::new(py, arguments.rest(first + 1))?,
             context,
         );
         new_handle(py, this.as_unbound(), callback, when, debug)
@@ -146,12 +146,18 @@ impl LoopCore {
     #[inline]
     pub(super) fn take_inbox(&self, py: Python<'_>) {
         if !self.inbox.is_empty() {
-            let mut handles = Vec::new();
-            self.inbox.drain_into(&mut handles);
-            self.state.with(py, |state| {
-                handles.into_iter().for_each(|handle| state.ready.push(Work::Handle(handle)));
-            });
+            self.empty_inbox(py);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn empty_inbox(&self, py: Python<'_>) {
+        let mut handles = Vec::new();
+        self.inbox.drain_into(&mut handles);
+        self.state.with(py, |state| {
+            handles.into_iter().for_each(|handle| state.ready.push(Work::Handle(handle)));
+        });
     }
 
     /// Queues a timer.
@@ -159,7 +165,7 @@ impl LoopCore {
         // What is no number is before no time, so that CPython's loop runs it at once (`if handle._when >= end_time: break`).
         let when = if when.is_nan() { f64::NEG_INFINITY } else { when };
         let key = self.state.with(py, |state| state.timers.insert(when, timer.clone_ref(py)));
-        timer.get().shared().set_key(py, Some(key));
+        timer.get().set_key(py, Some(key));
     }
 
     /// Queues the timers whose time has come. The clock's resolution is a nanosecond; a timer that is due within it is due.

@@ -18,7 +18,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
@@ -27,6 +27,8 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
+
+use super::slots::Spare;
 
 /// What an instance of a class holds behind its base's layout.
 pub(crate) trait Instance: Sized + Send + Sync + 'static {
@@ -55,6 +57,13 @@ pub(crate) trait Instance: Sized + Send + Sync + 'static {
     fn finalize(_this: &Object<Self>, _py: Python<'_>) {}
     /// `repr()`; `None`: the base's.
     const REPR: Option<ffi::reprfunc> = None;
+    /// How many of the base's slots the instance fills itself, from the first on ([`slots`](super::slots)).
+    const FILLED_SLOTS: usize = 0;
+    /// True if [`Instance::dismantle`] takes all references out, so that no `Drop` of one has to find out whether it may: destroying
+    /// such an instance is cheaper.
+    const DISMANTLES: bool = false;
+    /// Lets go of every reference, by [`Py::drop_ref`].
+    fn dismantle(&mut self, _py: Python<'_>) {}
 }
 
 /// The dictionary and the weak references of an instance of an [open](Instance::OPEN) class. CPython fills both.
@@ -74,20 +83,38 @@ impl Attributes {
 pub(crate) struct Class {
     object: AtomicPtr<ffi::PyTypeObject>,
     offset: AtomicUsize,
+    /// Where the base's layout ends, in bytes.
+    base_size: AtomicUsize,
+    /// Where in an instance the list of weak references is, in bytes from its head; 0 if there is none.
+    weak_references: AtomicIsize,
+    /// Memory for instances that fill their slots.
+    spare: Spare,
 }
 
 impl Class {
     pub(crate) const fn new() -> Self {
-        Self { object: AtomicPtr::new(ptr::null_mut()), offset: AtomicUsize::new(0) }
+        Self {
+            object: AtomicPtr::new(ptr::null_mut()),
+            offset: AtomicUsize::new(0),
+            base_size: AtomicUsize::new(0),
+            weak_references: AtomicIsize::new(0),
+            spare: Spare::new(),
+        }
     }
 
     #[inline]
-    fn offset(&self) -> usize {
+    pub(super) fn spare(&self) -> &Spare {
+        &self.spare
+    }
+
+    /// Where in an instance the Rust value is, in bytes from its head.
+    #[inline]
+    pub(super) fn offset(&self) -> usize {
         self.offset.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn object(&self) -> *mut ffi::PyTypeObject {
+    pub(super) fn object(&self) -> *mut ffi::PyTypeObject {
         self.object.load(Ordering::Acquire)
     }
 }
@@ -142,22 +169,17 @@ impl<T: Instance> Object<T> {
                 return Err(PyErr::fetch(py));
             }
             ptr::write(object.byte_add(class.offset()).cast::<T>(), value);
-            Ok(Self(Bound::from_owned_ptr(py, object).unbind(), PhantomData))
+            Ok(Self::from_owned(py, object))
         }
     }
 
-    /// A new instance that the garbage collector does not know yet. Whoever holds it shows the collector what it refers to, for as
-    /// long as it is not [tracked](Self::track). (On builds without a GIL it is tracked from the start: what the collector
-    /// there asks of objects is another thing.)
+    /// # Safety
+    ///
+    /// `object` is an owned reference to an instance of the class of `T`.
     #[inline]
-    pub(crate) fn new_untracked(py: Python<'_>, value: T) -> PyResult<Self> {
-        let object = Self::new(py, value)?;
-        #[cfg(not(Py_GIL_DISABLED))]
-        // SAFETY: a new instance, which no collection has seen.
-        unsafe {
-            ffi::PyObject_GC_UnTrack(object.0.as_ptr().cast());
-        }
-        Ok(object)
+    pub(super) unsafe fn from_owned(py: Python<'_>, object: *mut ffi::PyObject) -> Self {
+        // SAFETY: by the contract above.
+        Self(unsafe { Bound::from_owned_ptr(py, object) }.unbind(), PhantomData)
     }
 
     /// Makes the instance known to the garbage collector.
@@ -236,6 +258,7 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let base_size = unsafe { (*base.as_type_ptr()).tp_basicsize }.cast_unsigned();
     let offset = base_size.next_multiple_of(align_of::<T>());
     let size = offset + size_of::<T>();
+    check_slots(&base, T::FILLED_SLOTS)?;
 
     let mut methods = T::methods();
     // SAFETY: all zeros is the sentinel that ends these tables.
@@ -306,8 +329,36 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     module.add(class.name()?, &class)?;
     T::class().offset.store(offset, Ordering::Relaxed);
+    T::class().base_size.store(base_size, Ordering::Relaxed);
+    // SAFETY: a type object.
+    let weak_references = unsafe { (*class.as_type_ptr()).tp_weaklistoffset };
+    T::class().weak_references.store(weak_references, Ordering::Relaxed);
     T::class().object.store(class.into_ptr().cast(), Ordering::Release);
     Ok(())
+}
+
+/// Raises `SystemError` if the first `count` words of the layout of `base` are not all slots.
+fn check_slots(base: &Bound<'_, PyType>, count: usize) -> PyResult<()> {
+    let word = size_of::<*mut ffi::PyObject>();
+    let mut missing: Vec<usize> = (0..count).map(|index| size_of::<ffi::PyObject>() + index * word).collect();
+    let mut class = base.as_type_ptr();
+    // SAFETY: type objects, kept alive by the first one; a table of members ends in an entry without a name.
+    unsafe {
+        while !class.is_null() {
+            let mut member = (*class).tp_members;
+            while !member.is_null() && !(*member).name.is_null() {
+                if (*member).type_code == ffi::Py_T_OBJECT_EX {
+                    missing.retain(|offset| offset.cast_signed() != (*member).offset);
+                }
+                member = member.add(1);
+            }
+            class = (*class).tp_base;
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(PySystemError::new_err(format!("{} does not have {count} slots at its beginning", base.name()?)))
 }
 
 /// The base's slots of an instance: every word between the object's head and `T`, but for the list of weak references.
@@ -315,17 +366,16 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// # Safety
 ///
 /// `object` is an instance of the class of `T`.
+#[inline]
 unsafe fn base_slots<T: Instance>(
     object: *mut ffi::PyObject,
 ) -> impl Iterator<Item = *mut *mut ffi::PyObject> {
-    // SAFETY: the type of a live object, and its base, which lives as long.
-    let (base_size, weak_references) = unsafe {
-        let base = (*ffi::Py_TYPE(object)).tp_base;
-        ((*base).tp_basicsize, (*base).tp_weaklistoffset)
-    };
     let word = size_of::<*mut ffi::PyObject>();
-    (size_of::<ffi::PyObject>()..base_size.cast_unsigned())
-        .step_by(word)
+    let head = size_of::<ffi::PyObject>();
+    let count = (T::class().base_size.load(Ordering::Relaxed) - head) / word;
+    let weak_references = T::class().weak_references.load(Ordering::Relaxed);
+    (0..count)
+        .map(move |index| head + index * word)
         .filter(move |offset| offset.cast_signed() != weak_references)
         // SAFETY: within the instance.
         .map(move |offset| unsafe { object.byte_add(offset).cast() })
@@ -406,6 +456,14 @@ unsafe extern "C" fn finalize<T: Instance>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Instance>(object: *mut ffi::PyObject) {
+    if T::DISMANTLES && !T::FINALIZES {
+        // SAFETY: as below. Nothing here asks PyO3 whether the thread is attached, so it need not be told; nor can it panic.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            unnested(object, destroy::<T>);
+        }
+        return;
+    }
     struct Body<T>(PhantomData<T>);
     impl<T: Instance> MethodDef<trampoline::inquiry::Func> for Body<T> {
         const METH: trampoline::inquiry::Func = |_py, object| {
@@ -434,12 +492,22 @@ unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
     // SAFETY: by the contract above; the class goes last, for the instance's layout is its.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        if (*class).tp_weaklistoffset != 0 {
+        let weak_references = T::class().weak_references.load(Ordering::Relaxed);
+        if weak_references != 0
+            && !(*object.byte_offset(weak_references).cast::<*mut ffi::PyObject>()).is_null()
+        {
             ffi::PyObject_ClearWeakRefs(object);
         }
         clear_base::<T>(object);
-        ptr::drop_in_place(object.byte_add(T::class().offset()).cast::<T>());
-        ffi::PyObject_GC_Del(object.cast());
+        let value = object.byte_add(T::class().offset()).cast::<T>();
+        let py = Python::assume_attached();
+        if T::DISMANTLES {
+            (*value).dismantle(py);
+        }
+        ptr::drop_in_place(value);
+        if T::FILLED_SLOTS == 0 || !T::class().spare.give(py, object) {
+            ffi::PyObject_GC_Del(object.cast());
+        }
         ffi::Py_DECREF(class.cast());
     }
 }
@@ -468,29 +536,31 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
             place.set(postponed);
         });
     };
-    let nested = NESTED.get();
-    if nested >= MOST_NESTED {
-        change(&|postponed| postponed.push((object, destroy)));
-        return;
-    }
-    NESTED.set(nested + 1);
-    // SAFETY: by the contract above.
-    unsafe { destroy(object) };
-    if nested > 0 {
-        NESTED.set(nested);
-        return;
-    }
-    loop {
-        let next = Cell::new(None);
-        change(&|postponed| {
-            next.set(postponed.pop());
-            if postponed.is_empty() {
-                *postponed = Vec::new();
-            }
-        });
-        let Some((object, destroy)) = next.get() else { break };
-        // SAFETY: postponed above under the same contract, and once.
+    NESTED.with(|nested| {
+        let depth = nested.get();
+        if depth >= MOST_NESTED {
+            change(&|postponed| postponed.push((object, destroy)));
+            return;
+        }
+        nested.set(depth + 1);
+        // SAFETY: by the contract above.
         unsafe { destroy(object) };
-    }
-    NESTED.set(0);
+        if depth > 0 {
+            nested.set(depth);
+            return;
+        }
+        loop {
+            let next = Cell::new(None);
+            change(&|postponed| {
+                next.set(postponed.pop());
+                if postponed.is_empty() {
+                    *postponed = Vec::new();
+                }
+            });
+            let Some((object, destroy)) = next.get() else { break };
+            // SAFETY: postponed above under the same contract, and once.
+            unsafe { destroy(object) };
+        }
+        nested.set(0);
+    });
 }

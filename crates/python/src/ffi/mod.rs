@@ -8,6 +8,7 @@
 //! [`asyncio.Transport`]: https://docs.python.org/3/library/asyncio-protocol.html#asyncio.Transport
 
 pub(crate) mod arguments;
+pub(crate) mod audit;
 pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod call;
@@ -17,4 +18,5 @@ pub(crate) mod descriptor;
 pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod methods;
+pub(crate) mod slots;
 pub(crate) mod stored_arguments;

@@ -12,15 +12,41 @@ use whilst_engine::driver::Payload;
 const MOST_SLICES: usize = 128;
 
 /// What was written to a transport and is not yet sent: `bytes` objects, kept rather than copied.
+///
+/// Most sends are of one piece, which needs no memory of its own.
 #[derive(Default)]
 pub(crate) struct Outgoing {
-    pieces: VecDeque<Py<PyBytes>>,
+    first: Option<Py<PyBytes>>,
+    /// Empty unless there is a first one.
+    others: VecDeque<Py<PyBytes>>,
     /// How many bytes of the first piece are sent already.
     sent: usize,
     /// How many bytes there are to send.
     length: usize,
     /// Somebody waits for the end of the send, so that it should be told at once.
     pub(crate) awaited: bool,
+}
+
+/// Pieces that are done with.
+#[derive(Default)]
+pub(crate) struct Done {
+    first: Option<Py<PyBytes>>,
+    others: Vec<Py<PyBytes>>,
+}
+
+impl Done {
+    fn add(&mut self, piece: Py<PyBytes>) {
+        if self.first.is_none() {
+            self.first = Some(piece);
+        } else {
+            self.others.push(piece);
+        }
+    }
+
+    /// Lets go of the pieces.
+    pub(crate) fn release(self, py: Python<'_>) {
+        self.first.into_iter().chain(self.others).for_each(|piece| piece.drop_ref(py));
+    }
 }
 
 impl Outgoing {
@@ -40,28 +66,42 @@ impl Outgoing {
     /// Adds a piece that is not empty.
     pub(crate) fn push(&mut self, piece: Bound<'_, PyBytes>) {
         self.length += piece.as_bytes().len();
-        self.pieces.push_back(piece.unbind());
+        self.add(piece.unbind());
+    }
+
+    fn add(&mut self, piece: Py<PyBytes>) {
+        if self.first.is_none() {
+            self.first = Some(piece);
+        } else {
+            self.others.push_back(piece);
+        }
     }
 
     /// Adds all of `other` behind what is here.
     pub(crate) fn append(&mut self, mut other: Self) {
         debug_assert!(other.sent == 0, "only what was never sent comes behind");
         self.length += other.length;
-        self.pieces.append(&mut other.pieces);
+        if let Some(first) = other.first {
+            self.add(first);
+            self.others.append(&mut other.others);
+        }
     }
 
     /// Takes off the first `count` bytes; returns the pieces that are done with.
-    pub(crate) fn advance(&mut self, py: Python<'_>, count: usize) -> Vec<Py<PyBytes>> {
+    pub(crate) fn advance(&mut self, py: Python<'_>, count: usize) -> Done {
         self.length -= count;
-        let mut done = Vec::new();
+        let mut done = Done::default();
         let mut sent = self.sent + count;
-        while let Some(first) = self.pieces.front() {
+        while let Some(first) = &self.first {
             let length = first.as_bytes(py).len();
             if sent < length {
                 break;
             }
             sent -= length;
-            done.extend(self.pieces.pop_front());
+            let next = self.others.pop_front();
+            if let Some(first) = std::mem::replace(&mut self.first, next) {
+                done.add(first);
+            }
         }
         self.sent = sent;
         done
@@ -73,7 +113,7 @@ impl Outgoing {
 unsafe impl Payload for Outgoing {
     fn slices(&self, into: &mut Vec<libc::iovec>) {
         let mut skip = self.sent;
-        for piece in self.pieces.iter().take(MOST_SLICES) {
+        for piece in self.first.iter().chain(&self.others).take(MOST_SLICES) {
             let bytes = crate::ffi::bytes::contents(piece);
             into.push(libc::iovec {
                 // The kernel only reads, whatever the type says.
@@ -86,7 +126,7 @@ unsafe impl Payload for Outgoing {
 
     fn awaited(&self) -> bool {
         // What is left over after the first slices must be sent next, whether or not somebody waits.
-        self.awaited || self.pieces.len() > MOST_SLICES
+        self.awaited || self.others.len() >= MOST_SLICES
     }
 }
 

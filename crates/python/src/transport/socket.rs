@@ -1,6 +1,7 @@
 //! Sockets between Rust and Python.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use pyo3::prelude::*;
@@ -25,6 +26,17 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> 
     loop {
         match rustix::net::recv(fd, &mut *into, RecvFlags::DONTWAIT) {
             Ok((count, _)) => return Ok(count),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// As [`receive`], into memory that need not be anything yet; its first bytes are what was received.
+pub(crate) fn receive_uninit(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    loop {
+        match rustix::net::recv(fd, &mut *into, RecvFlags::DONTWAIT) {
+            Ok(((filled, _rest), _)) => return Ok(filled.len()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

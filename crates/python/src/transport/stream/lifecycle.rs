@@ -123,6 +123,7 @@ impl Stream {
                     arrived: VecDeque::new(),
                     waiting: false,
                     announced: false,
+                    bulk: false,
                     outgoing: Outgoing::default(),
                     listed: false,
                     room: None,

@@ -72,6 +72,8 @@ pub(crate) struct State {
     waiting: bool,
     /// A delivery is queued.
     announced: bool,
+    /// The last read was a large one.
+    bulk: bool,
 
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.

@@ -30,6 +30,10 @@ use crate::transport::socket;
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
 const MOST: usize = 256 * 1024;
 
+/// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
+/// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
+const BULK: usize = 64 * 1024;
+
 /// What came of filling a protocol's buffer.
 enum Filled {
     /// So many bytes, and the protocol was told.
@@ -211,7 +215,17 @@ impl Stream {
                 Filled::Bytes(_) | Filled::Nothing => Ok(()),
             };
         }
-        match event_loop.get().read_bytes(py, fd) {
+        let bulk = this.get().state.with(py, |state| state.bulk);
+        let read = if bulk {
+            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))?
+        } else {
+            event_loop.get().read_bytes(py, fd)
+        };
+        if let Ok(data) = &read {
+            let length = data.as_bytes().len();
+            this.get().state.with(py, |state| state.bulk = length >= BULK);
+        }
+        match read {
             Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
             Ok(data) => Self::data_received(this, event_loop, audience, &data),
             Err(error) => Self::read_failed(this, event_loop, &error),

@@ -220,7 +220,7 @@ impl Stream {
                 (wanted, None, state.wants_resume())
             }
         });
-        drop(done);
+        done.release(py);
         cancel(event_loop, room);
         if told {
             event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Drained));
