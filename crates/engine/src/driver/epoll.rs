@@ -70,7 +70,7 @@ impl Epoll {
         for number in self.operations.numbers() {
             self.operations.remove(number);
         }
-        self.registrations.clear();
+        self.readiness.forget();
         self.stopped.clear();
         self.refused.clear();
     }

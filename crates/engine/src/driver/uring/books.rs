@@ -18,7 +18,7 @@ pub(super) const CANCELLATION: u64 = 1 << 62;
 /// The `user_data` of sends, with the send's place in the queue.
 pub(super) const SEND: u64 = 1 << 61;
 /// The `user_data` of the poll of the epoll instance that has the watches.
-pub(super) const WATCHES: u64 = 1 << 60;
+pub(super) const WATCHES: u64 = WAKER | 1;
 
 /// An operation and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +196,8 @@ impl<P> Books<P> {
         self.sends.clear();
         self.slices.clear();
         self.kept.clear();
+        self.watches = 0;
+        self.watches_ready = false;
     }
 
     /// Books a completion and appends what it means to the caller.

@@ -461,6 +461,9 @@ impl<P> Uring<P> {
     pub(super) fn forget(&mut self) {
         self.leave_foreign_ring();
         self.books.forget();
+        if let Some(readiness) = &mut self.readiness {
+            readiness.forget();
+        }
     }
 
     /// Leaves a ring that was made in another thread, or in the process that forked this one.
