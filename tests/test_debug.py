@@ -265,7 +265,7 @@ def test_slow_callbacks_of_a_reading_pipes_protocol(name: str, logged: Any) -> N
         loop.slow_callback_duration = SLOW
         read, write = os.pipe()
         logged()
-        with open(read, "rb", 0) as file:  # noqa: ASYNC230
+        with open(read, "rb", 0) as file:
             _, protocol = await loop.connect_read_pipe(lambda: Slow(name), file)
             os.write(write, b"data")
             await until(lambda: "data_received" in protocol.told)
@@ -286,7 +286,7 @@ def test_slow_callbacks_of_a_writing_pipes_protocol(name: str, logged: Any) -> N
         read, write = os.pipe()
         os.set_blocking(read, False)
         logged()
-        with open(write, "wb", 0) as file:  # noqa: ASYNC230
+        with open(write, "wb", 0) as file:
             transport, protocol = await loop.connect_write_pipe(lambda: Slow(name), file)
             transport.write(bytes(1 << 20))
             while "resume_writing" not in protocol.told:

@@ -986,7 +986,7 @@ def test_a_descriptor_that_somebody_closed_has_another_pipe_by_now() -> None:
             old, old_protocol = await reading(there)
             number = there.fileno()
             os.dup2(new_there.fileno(), number)
-            again = open(number, "rb", 0, closefd=False)  # noqa: ASYNC230, SIM115
+            again = open(number, "rb", 0, closefd=False)
             transport, protocol = await reading(again)
             put(new_here, b"new")
             await until(lambda: protocol.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from asyncio import base_events, format_helpers
+from asyncio import base_events, exceptions, format_helpers, protocols
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from whilst._loop import Loop
-    from whilst._whilst import Handle, TimerHandle
+    from whilst._whilst import Handle, SSLProtocol, TimerHandle
 
+_base_events: Any = base_events
 _format_handle: Any = base_events._format_handle  # type: ignore[attr-defined]
 _format_callback_source: Any = format_helpers._format_callback_source
 
@@ -59,7 +60,7 @@ def report_fatal_error(
     exception: BaseException,
     message: str,
 ) -> None:
-    """Report what ended a connection: what the system said in debug mode only, anything else to the exception handler."""
+    """Report what ended a transport: what the system said in debug mode only, anything else to the exception handler."""
     if isinstance(exception, OSError):
         if loop.get_debug():
             logger.debug("%r: %s", transport, message, exc_info=exception)
@@ -94,8 +95,8 @@ def report_pipe_read_error(
 
 
 def report_slow_callback(handle: Handle | TimerHandle, seconds: float) -> None:
-    """Warn of a callback that held the loop for long, in debug mode."""
-    logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
+    """Warn of a callback that held the loop for long, in debug mode. Where CPython's loop looks the logger up."""
+    _base_events.logger.warning("Executing %s took %.3f seconds", _format_handle(handle), seconds)
 
 
 def report_slow_protocol(
@@ -105,6 +106,12 @@ def report_slow_protocol(
 
     For CPython's loop it is its own handle that took long, and what it names is a line of its own. Here it is the program's.
     """
+    # Between a connection and the program's protocol there may be TLS, which calls it with what it has deciphered.
+    application = getattr(protocol, "_app_protocol", None)
+    if application is not None:
+        protocol = application
+        if name == "buffer_updated" and not isinstance(protocol, protocols.BufferedProtocol):
+            name = "data_received"
     callback = getattr(protocol, name, None)
     # Of a bound method CPython's helper does not know where it is written.
     source = name if callback is None else _format_callback(getattr(callback, "__func__", callback), ())
@@ -154,3 +161,53 @@ def warn_of_lost_write() -> None:
 def warn_of_lost_pipe_write() -> None:
     """Warn of writes to a pipe that is closed, as CPython words it."""
     logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+
+
+def report_tls_error(
+    loop: Loop,
+    protocol: SSLProtocol,
+    transport: asyncio.Transport | None,
+    exception: BaseException,
+    message: str,
+) -> None:
+    """Report what ended a TLS connection (`SSLProtocol._fatal_error`)."""
+    if isinstance(exception, OSError):
+        if loop.get_debug():
+            logger.debug("%r: %s", protocol, message, exc_info=exception)
+    elif not isinstance(exception, exceptions.CancelledError):
+        loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exception,
+                "transport": transport,
+                "protocol": protocol,
+            }
+        )
+
+
+def report_failed_accept(
+    loop: Loop,
+    protocol: asyncio.BaseProtocol | None,
+    transport: asyncio.Transport | None,
+    exception: BaseException,
+) -> None:
+    """Tell of an accepted connection that never came to be, in debug mode."""
+    context: dict[str, Any] = {
+        "message": "Error on transport creation for incoming connection",
+        "exception": exception,
+    }
+    if protocol is not None:
+        context["protocol"] = protocol
+    if transport is not None:
+        context["transport"] = transport
+    loop.call_exception_handler(context)
+
+
+def log_handshake(protocol: SSLProtocol, seconds: float) -> None:
+    """Note how long a handshake took, in debug mode."""
+    logger.debug("%r: SSL handshake took %.1f ms", protocol, seconds * 1e3)
+
+
+def warn_of_tls(message: str) -> None:
+    """Warn of what a program does with a TLS transport in vain, as CPython words it."""
+    logger.warning(message)

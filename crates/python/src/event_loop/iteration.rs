@@ -13,12 +13,14 @@ use whilst_engine::driver::{Completion, Event, Interest};
 
 use super::registry::Source;
 use super::scheduling::now;
+use super::sendfile::Sendfile;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
+use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -145,6 +147,11 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
+                    Some(Source::Datagram(transport, interest)) => {
+                        if let Some(work) = transport.get().ready(py, *interest) {
+                            state.ready.push(Work::Datagram(transport.clone_ref(py), work));
+                        }
+                    }
                     Some(Source::ReadPipe(pipe)) => {
                         let work = PipeWork::Ready(Interest::Readable);
                         state.ready.push(Work::ReadPipe(pipe.clone_ref(py), work));
@@ -153,10 +160,14 @@ impl LoopCore {
                         let work = PipeWork::Ready(*interest);
                         state.ready.push(Work::WritePipe(pipe.clone_ref(py), work));
                     }
-                    Some(Source::Acceptor(_)) | None => {}
+                    Some(Source::Sendfile(sendfile)) => {
+                        state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
+                    }
+                    Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
+            Event::File(event) => core.push(py, Work::File(key, event)),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -190,6 +201,13 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Datagram(transport, work) if core.is_debug() => {
+                let told = Datagram::told(&transport, py, &work);
+                let body = || Datagram::perform(&transport, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
+            Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
+            Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
             Work::ReadPipe(pipe, work) if core.is_debug() => {
                 let told = ReadPipe::told(&pipe, py, &work);
@@ -203,6 +221,7 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| told.report_slow(py, seconds))
             }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
+            Work::File(key, event) => Self::file_operation_ended(this, key, event),
         }
     }
 

@@ -16,8 +16,8 @@ use crate::ffi::call::{call, copy_context, in_context};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::socket::into_python;
 use crate::transport::stream::{Descriptor, Stream, StreamWork};
+use crate::transport::tls;
 
 /// How long accepting pauses when the process or the system has no descriptors or memory left, in seconds (CPython's
 /// `ACCEPT_RETRY_DELAY`).
@@ -30,8 +30,8 @@ pub(crate) struct Acceptor {
     fd: RawFd,
     factory: Py<PyAny>,
     server: Option<Py<PyAny>>,
-    /// What makes a transport of a connection's `socket.socket`, in the place of the factory and a plain one.
-    wrap: Option<Py<PyAny>>,
+    /// What stands between a connection and its protocol, for a server of TLS.
+    tls: Option<tls::Server>,
     backlog: usize,
     /// The context that the server was started in; each connection runs in a copy.
     context: Py<PyAny>,
@@ -45,33 +45,55 @@ impl Acceptor {
         visit(&self.factory);
         visit(&self.context);
         self.server.iter().for_each(&mut *visit);
-        self.wrap.iter().for_each(visit);
+        self.tls.iter().for_each(|tls| visit(&tls.context));
+    }
+}
+
+impl Acceptor {
+    /// The protocol of a connection that was accepted: the program's, or TLS in front of it.
+    fn make_protocol(&self, event_loop: &Bound<'_, LoopCore>) -> PyResult<Py<PyAny>> {
+        let protocol = call(self.factory.bind(event_loop.py()), [])?.unbind();
+        match &self.tls {
+            Some(tls) => tls.wrap(event_loop, protocol),
+            None => Ok(protocol),
+        }
     }
 }
 
 #[pymethods]
 impl LoopCore {
-    /// Accept connections on a listening socket; the protocol of each is made by protocol_factory. `wrap`, if given, is
-    /// called with each connection's socket instead, and makes the transport.
-    #[pyo3(signature = (protocol_factory, sock, server = None, backlog = 100, wrap = None))]
+    /// Accept connections on a listening socket; the protocol of each is made by protocol_factory. With an SSL context it
+    /// is told once the handshake is done.
+    #[pyo3(signature = (
+        protocol_factory, sock, server = None, backlog = 100, sslcontext = None, ssl_handshake_timeout = None,
+        ssl_shutdown_timeout = None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "CPython's own")]
     fn _accept_connections(
         this: &Bound<'_, Self>,
         protocol_factory: Py<PyAny>,
         sock: &Bound<'_, PyAny>,
         server: Option<Py<PyAny>>,
         backlog: usize,
-        wrap: Option<Py<PyAny>>,
+        sslcontext: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         core.check_open()?;
         let fd = descriptor(sock)?;
+        let tls = sslcontext.map(|context| tls::Server {
+            context,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+        });
         let acceptor = Arc::new(Acceptor {
             socket: sock.clone().unbind(),
             fd,
             factory: protocol_factory,
             server,
-            wrap,
+            tls,
             backlog: backlog.max(1),
             context: copy_context(py)?.unbind(),
             operation: Guarded::new(None),
@@ -168,13 +190,9 @@ impl LoopCore {
             if this.get().is_debug() {
                 return Self::connected_watched(this, acceptor, fd);
             }
-            if let Some(wrap) = &acceptor.wrap {
-                let socket = into_python(py, fd)?;
-                return wrap.bind(py).call1((socket,)).map(drop);
-            }
-            let protocol = call(acceptor.factory.bind(py), [])?;
+            let protocol = acceptor.make_protocol(this)?;
             let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-            let stream = Stream::new(this, Descriptor::Owned(fd), protocol.unbind(), None, server)?;
+            let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
             // Its context is a copy, so it can be entered from here.
             Stream::connect(&stream, this, None)
         })
@@ -189,13 +207,9 @@ impl LoopCore {
         let report =
             |seconds| REPORT_SLOW.get(py)?.call1((&acceptor.factory, &acceptor.server, seconds)).map(drop);
         LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
-        if let Some(wrap) = &acceptor.wrap {
-            let socket = into_python(py, fd)?;
-            return Self::watched(this, || wrap.bind(py).call1((socket,)).map(drop), report);
-        }
-        let protocol = Self::watched(this, || call(acceptor.factory.bind(py), []), report)?;
+        let protocol = Self::watched(this, || acceptor.make_protocol(this), report)?;
         let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-        let stream = Stream::new(this, Descriptor::Owned(fd), protocol.unbind(), None, server)?;
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
         let told = Stream::told(&stream, py, &StreamWork::Connect(None));
         let body = || Stream::connect(&stream, this, None);
         Self::watched(this, body, |seconds| told.report_slow(py, seconds))

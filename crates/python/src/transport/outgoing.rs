@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use whilst_engine::driver::Payload;
 
 /// How many pieces one send takes at most; more than the kernel's own limit (`UIO_MAXIOV`, 1024) would be refused, and past
@@ -139,4 +140,16 @@ unsafe impl Payload for Outgoing {
         // What is left over after the first slices must be sent next, whether or not somebody waits.
         self.awaited || self.others.len() >= MOST_SLICES
     }
+}
+
+/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
+pub(crate) fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    let name = data.get_type().name()?;
+    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
 }

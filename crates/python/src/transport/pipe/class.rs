@@ -11,7 +11,7 @@ use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
-use crate::transport::water_marks;
+use crate::transport::flow_control::Marks;
 use crate::{getter, method, repr};
 
 type Answer = PyResult<Py<PyAny>>;
@@ -344,7 +344,7 @@ fn get_write_buffer_size(this: &Object<WritePipe>, py: Python<'_>, arguments: Ar
 
 fn get_write_buffer_limits(this: &Object<WritePipe>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("get_write_buffer_limits", [], 0)?;
-    let limits = this.get().state.with(py, |state| (state.side.low_water, state.side.high_water));
+    let limits = this.get().state.with(py, |state| (state.side.marks.low, state.side.marks.high));
     Ok(limits.into_pyobject(py)?.into_any().unbind())
 }
 
@@ -353,10 +353,9 @@ fn set_write_buffer_limits<'py>(
     py: Python<'py>,
     arguments: Arguments<'_, 'py>,
 ) -> Answer {
-    let (high, low) = water_marks::from_arguments(arguments)?;
+    let marks = Marks::of(arguments)?;
     let event_loop = this.get().state.with(py, |state| {
-        state.side.high_water = high;
-        state.side.low_water = low;
+        state.side.marks = marks;
         state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     });
     if let Some(event_loop) = event_loop {

@@ -104,7 +104,7 @@ impl Pipe<Reading> {
             wanted.then(|| (state.fd, state.side.large, state.audience(py)))
         });
         let Some((fd, large, Some(audience))) = wanted else { return Ok(()) };
-        let data = match read_bytes(event_loop, crate::ffi::descriptor::borrow(fd), large)? {
+        let data = match read_bytes(event_loop, crate::ffi::descriptor::borrow(fd), large) {
             Ok(data) => data,
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(()),
@@ -180,21 +180,21 @@ impl Pipe<Reading> {
     }
 }
 
-/// Reads what there is, once; nothing at the end of the stream. Raises `MemoryError`; the inner error is the system's.
+/// Reads what there is, once; nothing at the end of the stream.
 fn read_bytes<'py>(
     event_loop: &Bound<'py, LoopCore>,
     fd: BorrowedFd<'_>,
     large: bool,
-) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+) -> io::Result<Bound<'py, PyBytes>> {
     let py = event_loop.py();
     if large
         && let Ok(there) = ioctl_fionread(fd)
         && there >= LARGE as u64
     {
         let capacity = usize::try_from(there).map_or(MOST, |there| there.min(MOST));
-        return bytes::filled(py, capacity, |memory: &mut [MaybeUninit<u8>]| Ok(read(fd, memory)?.0.len()));
+        return bytes::filled(py, capacity, |memory: &mut [MaybeUninit<u8>]| Ok(read(fd, memory)?.0));
     }
-    Ok(event_loop.get().read_bytes(py, |memory| read(fd, memory).map_err(Errno::into)))
+    event_loop.get().read_bytes(py, |memory| read(fd, memory).map_err(Errno::into))
 }
 
 /// Notes that the other end has closed, in debug mode.

@@ -23,9 +23,10 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::{Class, Object};
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
-use crate::transport::stream::{SILENT_WRITES, check_bytes};
-use crate::transport::water_marks::HIGH_WATER;
+use crate::transport::outgoing::check_bytes;
+use crate::transport::stream::SILENT_WRITES;
 
 /// What only the writing end has.
 pub(crate) struct Writing {
@@ -37,8 +38,7 @@ pub(crate) struct Writing {
     pub(super) lost: u32,
     /// `pause_writing()` was called on the protocol.
     pub(super) protocol_paused: bool,
-    pub(super) high_water: usize,
-    pub(super) low_water: usize,
+    pub(super) marks: Marks,
     /// The reader's hang-up can be waited for.
     hangs_up: bool,
 }
@@ -71,8 +71,7 @@ impl Side for Writing {
             writer: None,
             lost: 0,
             protocol_paused: false,
-            high_water: HIGH_WATER,
-            low_water: HIGH_WATER / 4,
+            marks: Marks::default(),
             // What a terminal has to be read is its other end's typing, and no hang-up.
             hangs_up: kind != Kind::Device,
         }
@@ -307,7 +306,7 @@ impl Pipe<Writing> {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let protocol = this.get().state.with(py, |state| {
-            if state.side.protocol_paused || state.size() <= state.side.high_water {
+            if state.side.protocol_paused || state.size() <= state.side.marks.high {
                 return None;
             }
             state.side.protocol_paused = true;
@@ -324,7 +323,7 @@ impl Pipe<Writing> {
     fn maybe_resume_protocol(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| {
-            if !state.side.protocol_paused || state.size() > state.side.low_water {
+            if !state.side.protocol_paused || state.size() > state.side.marks.low {
                 return None;
             }
             state.side.protocol_paused = false;

@@ -19,6 +19,7 @@ use pyo3::types::PyDict;
 use whilst_engine::driver::{Key, Operation, Received};
 
 use super::address::Address;
+use super::flow_control::Marks;
 use super::outgoing::Outgoing;
 use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
@@ -28,9 +29,9 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
-pub(crate) use self::lifecycle::{Descriptor, WARN};
+pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
 pub(crate) use self::reading::MOST;
-pub(crate) use self::writing::{SILENT_WRITES, check_bytes};
+pub(crate) use self::writing::SILENT_WRITES;
 
 /// A stream transport: the class `whilst.StreamTransport`, an `asyncio.Transport`.
 #[repr(C)]
@@ -86,8 +87,7 @@ pub(crate) struct State {
     eof: bool,
     /// `pause_writing()` was called on the protocol.
     protocol_paused: bool,
-    high_water: usize,
-    low_water: usize,
+    marks: Marks,
     /// What `sendfile()` waits on: resolved once everything is sent.
     empty_waiter: Option<Py<PyAny>>,
 }
