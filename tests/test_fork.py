@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from oracle import program
+from tls import authority, certificate
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -461,6 +462,55 @@ def test_a_child_that_leaves_through_asyncio_run_ends_well() -> None:
     """
     line = b"of the child or the parent\n"
     assert outcome(source) == f"7\n[]\n{[line, line, line]}\n"
+
+
+def test_a_tls_connection_and_a_process_survive_children(tmp_path: Any) -> None:
+    source = """
+        import ssl
+        warnings.simplefilter("ignore")
+        certificate, trusted = sys.argv[1:]
+
+        async def main():
+            server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server_side.load_cert_chain(certificate)
+            client_side = ssl.create_default_context(cafile=trusted)
+            server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server_side)
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(), ssl=client_side, server_hostname="localhost")
+            process = await asyncio.create_subprocess_exec(
+                "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+            error = os.dup(2)
+            for number in range(6):
+                writer.write(b"before")
+                if number % 2:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                    pid = os.fork()
+                    if pid == 0:
+                        signal.alarm(10)
+                        sys.exit(0)
+                    os.dup2(error, 2)
+                else:
+                    pid = forked(lambda: (writer.close(), process._transport.close(), gc.collect()))
+                assert await ended_soon(pid) == 0
+                writer.write(b"after")
+                assert await reader.readexactly(11) == b"beforeafter"
+                process.stdin.write(b"line\\n")
+                assert await process.stdout.readline() == b"line\\n"
+                assert process.returncode is None
+            process.stdin.close()
+            print(await process.wait())
+            writer.close()
+            await asyncio.sleep(0.05)
+            print("done")
+
+        whilst.run(main())
+    """
+    paths = [tmp_path / "certificate.pem", tmp_path / "authority.pem"]
+    leaf = certificate("localhost")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(paths[0]))
+    authority().cert_pem.write_to_path(str(paths[1]))
+    done = program(PRELUDE + textwrap.dedent(source), *map(str, paths), timeout=30)
+    assert (done.stdout, done.returncode) == ("0\ndone\n", 0), done.stdout + done.stderr
 
 
 def test_a_fork_then_exec() -> None:

@@ -404,8 +404,8 @@ impl<P: Payload> Driver<P> {
     }
 
     /// Forgets all operations and sends, in a forked child whose driver was in use when it was forked: what they are about is the
-    /// parent's. Nothing will be said of any of them, and their numbers are not used again. The kernel is not asked for anything
-    /// that the parent would notice.
+    /// parent's. Nothing will be said of any of them, but that file operations were cancelled, and their numbers are not used again.
+    /// The kernel is not asked for anything that the parent would notice.
     pub fn forget(&mut self) {
         match &mut self.backend {
             Backend::Unmade => {}

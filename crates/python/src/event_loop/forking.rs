@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 
 use super::LoopCore;
 use super::registry::Source;
+use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
@@ -42,7 +43,8 @@ impl LoopCore {
                 driver.forget();
             }
             (
-                state.registry.drain(),
+                // The driver says of file operations that they were cancelled.
+                state.registry.take_those(|source| !matches!(source, Source::File(_))),
                 std::mem::take(&mut state.watches),
                 std::mem::take(&mut state.transports),
                 std::mem::take(&mut state.acceptors),
@@ -54,7 +56,8 @@ impl LoopCore {
                 Source::Stream(stream) => Stream::force_close(stream, this, None),
                 Source::ReadPipe(pipe) => ReadPipe::lose(pipe, this, None),
                 Source::WritePipe(pipe, _) => WritePipe::lose(pipe, this, None),
-                Source::Watch(_) | Source::Acceptor(_) => Ok(()),
+                Source::Datagram(transport, _) => Datagram::force_close(transport, this, None),
+                Source::Watch(_) | Source::Acceptor(_) | Source::Sendfile(_) | Source::File(_) => Ok(()),
             };
             // It fails for a loop that is closed, and this one runs.
             drop(lost);

@@ -186,7 +186,7 @@ impl<P> Books<P> {
         }
     }
 
-    /// Forgets all that is to be done or said. There is no ring.
+    /// Forgets all that is to be done or said, but of files. There is no ring.
     pub(super) fn forget(&mut self) {
         for number in self.operations.numbers() {
             self.operations.remove(number);
@@ -195,7 +195,7 @@ impl<P> Books<P> {
         self.to_cancel.clear();
         self.sends.clear();
         self.slices.clear();
-        self.kept.clear();
+        self.kept.retain(|completion| matches!(completion.event, Event::File(_)));
         self.watches = 0;
         self.watches_ready = false;
     }

@@ -459,6 +459,7 @@ impl<P> Uring<P> {
 
     /// Empties the books and leaves the ring, which is the parent's.
     pub(super) fn forget(&mut self) {
+        self.books.files.forget(&mut self.books.kept);
         self.leave_foreign_ring();
         self.books.forget();
         if let Some(readiness) = &mut self.readiness {
