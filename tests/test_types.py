@@ -401,6 +401,7 @@ COUNTERPARTS: list[tuple[type, type]] = [
     (_whilst.Handle, asyncio.Handle),
     (_whilst.TimerHandle, asyncio.TimerHandle),
     (_whilst.StreamTransport, selector_events._SelectorSocketTransport),  # type: ignore[attr-defined]
+    (_whilst.DatagramTransport, selector_events._SelectorDatagramTransport),  # type: ignore[attr-defined]
 ]
 
 

@@ -18,6 +18,8 @@ pub(crate) mod descriptor;
 pub(crate) mod file_memory;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod memory_bio;
 pub(crate) mod methods;
 pub(crate) mod slots;
+mod spare;
 pub(crate) mod stored_arguments;
