@@ -751,8 +751,9 @@ def test_in_the_order_of_the_calls(driver: str, tmp_path: Path) -> None:
         async with whilst.open(path, "w", 16) as text:
             calls: list[Coroutine[Any, Any, Any]] = []
             for number in range(100):
-                calls += [text.write(f"a{number}\n"), text.flush(), text.writelines([f"b{number}\n"])]
+                calls += [text.write(f"a{number}\n"), text.flush(), text.writelines(["b", f"{number}\n"])]
             await asyncio.gather(*calls)
+            # Lines that belong together stay together.
         assert path.read_text() == "".join(f"a{number}\nb{number}\n" for number in range(100))
 
     run(main())
@@ -898,6 +899,19 @@ def test_a_write_that_fails_later(driver: str) -> None:
 
 
 # -- The end ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_s_descriptor_stays_open(driver: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(IsADirectoryError) as theirs:
+            open(folder)
+        with pytest.raises(IsADirectoryError) as ours:
+            await whilst.open(folder)
+        assert str(ours.value) == str(theirs.value)
+        os.close(folder)
+
+    run(main())
 
 
 def test_never_closed(driver: str, tmp_path: Path) -> None:
