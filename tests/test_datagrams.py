@@ -324,7 +324,9 @@ def test_a_future_an_answer() -> None:
     same(scenario)
 
 
-@pytest.mark.parametrize("schedule", ["call_soon", "call_soon_threadsafe", "call_later", "create_task"])
+@pytest.mark.parametrize(
+    "schedule", ["call_soon", "call_soon_threadsafe", "thread", "call_later", "create_task"]
+)
 def test_what_a_datagram_schedules_runs_before_the_next(schedule: str) -> None:
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -337,6 +339,10 @@ def test_what_a_datagram_schedules_runs_before_the_next(schedule: str) -> None:
                 protocol.task = loop.create_task(note(data))  # type: ignore[attr-defined]
             elif schedule == "call_later":
                 loop.call_later(0, notes.append, data)
+            elif schedule == "thread":
+                thread = threading.Thread(target=loop.call_soon_threadsafe, args=(notes.append, data))
+                thread.start()
+                thread.join()
             else:
                 getattr(loop, schedule)(notes.append, data)
 

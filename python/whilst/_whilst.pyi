@@ -6,6 +6,7 @@ because its functions ask for it (`whilst._loop.borrowed`).
 
 import asyncio
 import socket
+import ssl
 import sys
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Callable, Coroutine, Generator
@@ -16,12 +17,19 @@ from _typeshed import FileDescriptorLike
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "ChildProcess",
     "DatagramTransport",
     "Handle",
     "LoopCore",
+    "RawFile",
+    "ReadPipeTransport",
+    "SSLProtocol",
+    "SSLTransport",
     "StreamTransport",
     "TimerHandle",
+    "WritePipeTransport",
     "__version__",
+    "addresses_of_literal",
     "available_drivers",
     "new_handle",
 ]
@@ -33,7 +41,48 @@ _DriverName: TypeAlias = Literal["io_uring", "epoll"]
 # What a factory takes beside the loop and the coroutine differs between versions of Python (`BaseEventLoop.create_task`).
 _TaskFactory: TypeAlias = Callable[..., asyncio.Future[Any]]
 
+# What is called at the end of a file operation, with its result or its exception.
+_Done: TypeAlias = Callable[[_T | None, BaseException | None], object]
+
 __version__: str
+
+@final
+class ReadPipeTransport(asyncio.ReadTransport):
+    """The transport of the reading end of a pipe, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _paused(self) -> bool: ...
+
+@final
+class WritePipeTransport(_FlowControlMixin):
+    """The transport of the writing end of a pipe: an asyncio.WriteTransport, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _protocol(self) -> asyncio.BaseProtocol | None: ...
+    _pipe: Any  # What closes the descriptor; a program may take it away by setting it to None.
+    @property
+    def _fileno(self) -> int: ...
+    @property
+    def _extra(self) -> dict[str, Any]: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _conn_lost(self) -> int: ...
+    @property
+    def _protocol_paused(self) -> bool: ...
 
 def addresses_of_literal(
     host: object, port: object, family: int, kind: int, protocol: int, flags: int, /
@@ -129,6 +178,17 @@ class LoopCore:
     def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _ensure_fd_no_transport(self, fd: FileDescriptorLike) -> None: ...
 
+    # Files to sockets.
+    def _begin_sendfile(
+        self,
+        future: asyncio.Future[int],
+        sock: socket.socket,
+        file: int,
+        offset: int,
+        count: int | None,
+        moves_always: bool,
+    ) -> None: ...
+
     # Connections.
     def _make_socket_transport(
         self,
@@ -147,6 +207,44 @@ class LoopCore:
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadPipeTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: FileDescriptorLike,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WritePipeTransport: ...
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.Server | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> SSLTransport: ...
+    def _make_tls_protocol(
+        self,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[None],
+        server_side: bool,
+        server_hostname: str | None,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+    ) -> SSLProtocol: ...
     def _lend_descriptor(self, transport: StreamTransport) -> None: ...
     def _reclaim_descriptor(self, transport: StreamTransport) -> None: ...
     def _accept_connections(
@@ -155,10 +253,40 @@ class LoopCore:
         sock: socket.socket,
         server: asyncio.Server | None = None,
         backlog: int = 100,
-        wrap: Callable[[socket.socket], object] | None = None,
+        sslcontext: ssl.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
     ) -> None: ...
     def _stop_accepting(self, sock: socket.socket) -> None: ...
     def _resume_accepting(self, fd: int) -> None: ...
+
+    # Files.
+    def _open_file(
+        self, path: bytes, flags: int, mode: int, done: _Done[RawFile] | None = None
+    ) -> asyncio.Future[RawFile]: ...
+    def _adopt_file(self, fd: int, owned: bool) -> RawFile: ...
+
+@final
+class RawFile:
+    """An open file on a loop's driver."""
+
+    def read(
+        self, size: int, offset: int | None = None, done: _Done[bytes] | None = None
+    ) -> asyncio.Future[bytes]: ...
+    def write(
+        self, data: bytes, offset: int | None = None, done: _Done[int] | None = None
+    ) -> asyncio.Future[int]: ...
+    def sync(self, data_only: bool = False, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def truncate(self, length: int, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def close(self, done: _Done[None] | None = None) -> asyncio.Future[None]: ...
+    def close_now(self) -> None: ...
+    def fileno(self) -> int: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def pollable(self) -> bool: ...
 
 @final
 class Handle(asyncio.Handle):
@@ -222,6 +350,17 @@ class StreamTransport(_FlowControlMixin):
     def _reset_empty_waiter(self) -> None: ...
 
 @final
+class ChildProcess:
+    """A child process: its end, its exit code, and signals to it. What still runs when it is dropped is reaped when it ends."""
+
+    def __new__(cls, pid: int) -> Self: ...
+    def fileno(self) -> int: ...
+    def reap(self) -> int | None: ...
+    def is_running(self) -> bool: ...
+    def send_signal(self, sig: int) -> None: ...
+    def abandon(self) -> None: ...
+
+@final
 class DatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
     """The transport of a datagram socket: an asyncio.DatagramTransport, whose methods it has, and those of flow control."""
 
@@ -245,3 +384,56 @@ class DatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
     @property
     def _protocol_paused(self) -> bool: ...
     def _force_close(self, exc: BaseException | None) -> None: ...
+
+@final
+class SSLProtocol(asyncio.BufferedProtocol):
+    """The protocol of the transport below a TLS transport: an asyncio.BufferedProtocol, whose methods it has."""
+
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _transport(self) -> asyncio.Transport | None: ...
+    @property
+    def _app_transport(self) -> SSLTransport | None: ...
+    @property
+    def _app_protocol(self) -> asyncio.BaseProtocol | None: ...
+    @property
+    def _sslobj(self) -> ssl.SSLObject | None: ...
+    @property
+    def _extra(self) -> dict[str, Any] | None: ...
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+    def buffer_updated(self, nbytes: int) -> None: ...
+    def eof_received(self) -> bool: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def _check_handshake_timeout(self) -> None: ...
+    def _check_shutdown_timeout(self) -> None: ...
+    def _do_read(self) -> None: ...
+    def _resume(self) -> None: ...
+    def _feed(self, data: bytes | bytearray | memoryview) -> None: ...
+
+@final
+class SSLTransport(_FlowControlMixin):
+    """The transport of a TLS connection: an asyncio.Transport, whose methods it has."""
+
+    def get_read_buffer_size(self) -> int: ...
+    def get_read_buffer_limits(self) -> tuple[int, int]: ...
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    # What CPython's own code and tests ask of asyncio's TLS transports.
+    @property
+    def _loop(self) -> LoopCore | None: ...
+    @property
+    def _ssl_protocol(self) -> SSLProtocol: ...
+    @property
+    def _closed(self) -> bool: ...
+    @property
+    def _protocol_paused(self) -> bool: ...
+    @property
+    def _start_tls_compatible(self) -> Literal[True]: ...
+    @property
+    def _sendfile_compatible(self) -> Any: ...
+    def _force_close(self, exc: BaseException | None) -> None: ...
+    def _test__append_write_backlog(self, data: bytes | bytearray | memoryview) -> None: ...

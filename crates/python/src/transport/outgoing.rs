@@ -1,6 +1,7 @@
 //! Bytes on their way out.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -105,6 +106,17 @@ impl Outgoing {
         }
         self.sent = sent;
         done
+    }
+}
+
+impl Outgoing {
+    /// What is to be sent, in order, as far as it goes into one system call.
+    pub(crate) fn io_slices(&self) -> Vec<IoSlice<'_>> {
+        let mut skip = self.sent;
+        let pieces = self.first.iter().chain(&self.others).take(MOST_SLICES);
+        pieces
+            .map(|piece| IoSlice::new(&crate::ffi::bytes::contents(piece)[std::mem::take(&mut skip)..]))
+            .collect()
     }
 }
 

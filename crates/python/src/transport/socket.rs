@@ -33,14 +33,13 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> 
 }
 
 /// As [`receive`], into memory that need not be anything yet; its first bytes are what was received.
-pub(crate) fn receive_uninit(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    loop {
-        match rustix::net::recv(fd, &mut *into, RecvFlags::DONTWAIT) {
-            Ok(((filled, _rest), _)) => return Ok(filled.len()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+pub(crate) fn receive_uninit<'a>(
+    fd: BorrowedFd<'_>,
+    into: &'a mut [MaybeUninit<u8>],
+) -> io::Result<&'a mut [u8]> {
+    // Without waiting it is not interrupted either.
+    let ((filled, _rest), _) = rustix::net::recv(fd, into, RecvFlags::DONTWAIT)?;
+    Ok(filled)
 }
 
 /// Receives a datagram that is there, without waiting: its length (what does not fit is dropped) and whom it is from, which

@@ -3,15 +3,15 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi as raw;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use whilst_engine::driver::Key;
 
+use super::Stream;
 use super::lifecycle::{Descriptor, is_buffered};
-use super::{Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::tasks::new_future;
 use crate::ffi::arguments::Arguments;
@@ -569,16 +569,7 @@ impl LoopCore {
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let py = this.py();
-        this.get().check_open()?;
-        let fd = crate::event_loop::readiness::descriptor(sock)?;
-        if fd < 0 {
-            return Err(PyValueError::new_err("the socket is closed"));
-        }
-        let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream =
-            Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
-        Stream::queue(&stream, this, StreamWork::Connect(waiter))?;
-        Ok(stream.into_any())
+        let descriptor = Descriptor::of_socket(sock)?;
+        Stream::make(this, descriptor, protocol, waiter, extra, server).map(Object::into_any)
     }
 }

@@ -28,7 +28,7 @@ use crate::ffi::imports::Import;
 use crate::transport::outgoing::{Outgoing, check_bytes};
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const SILENT_WRITES: u32 = 5;
+pub(crate) const SILENT_WRITES: u32 = 5;
 
 /// What follows from a write.
 enum Written {
@@ -75,6 +75,16 @@ impl Stream {
             }
         }
         if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
+    }
+
+    /// `write()` of bytes that are not empty, for who writes often and knows that they are.
+    pub(crate) fn write_bytes(this: &Object<Self>, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
+        Self::write_pieces(this, py, [data])
     }
 
     fn check_writable(
@@ -201,7 +211,10 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
                 drop(outgoing);
-                let room = this.get().state.with(py, |state| state.room.take());
+                let room = this.get().state.with(py, |state| {
+                    state.forget_end_by(&error);
+                    state.room.take()
+                });
                 cancel(event_loop, room);
                 event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
                 return;
@@ -346,6 +359,19 @@ impl State {
         match self.arrived.pop_back_if(|received| matches!(received, Received::Failed(_))) {
             Some(Received::Failed(error)) => Some(error),
             _ => None,
+        }
+    }
+
+    /// Forgets an end of the stream that is only the other half of a failure which a send has met.
+    ///
+    /// The kernel says once that a connection was reset, here to the send, and then has a receive find the end of the stream. A
+    /// protocol that was told of that one would take what it has for whole. (A peer that has ended the stream before it reset the
+    /// connection makes a send fail with EPIPE instead: `tcp_reset()` in Linux's `net/ipv4/tcp_input.c`.)
+    fn forget_end_by(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::ConnectionReset
+            && self.arrived.pop_back_if(|received| matches!(received, Received::End)).is_some()
+        {
+            self.ended = true;
         }
     }
 
