@@ -201,6 +201,11 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Datagram(transport, work) if core.is_debug() => {
+                let told = Datagram::told(&transport, py, &work);
+                let body = || Datagram::perform(&transport, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),

@@ -24,6 +24,7 @@ use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::address::Address;
 use super::flow_control::Marks;
+use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
@@ -172,6 +173,18 @@ impl Datagram {
             }
             DatagramWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
         }
+    }
+
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
+        let name = match work {
+            DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
+            DatagramWork::Readable => "datagram_received",
+            DatagramWork::Writable | DatagramWork::Watch => "resume_writing",
+            DatagramWork::Lost(_) => "connection_lost",
+        };
+        Told { transport: this.clone_ref(py).into_any(), protocol: this.get().protocol(py), name }
     }
 
     /// Takes note of a watch's event: what is to be queued.
