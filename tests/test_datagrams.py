@@ -553,6 +553,8 @@ def test_what_has_no_room_is_sent_later() -> None:
             received = await until_room(client, receiver)
             assert received == [data[:100].ljust(100) for data in sent]
             assert client.transport.get_write_buffer_size() == 0
+            # Nobody waits for room any more, which there is.
+            assert "write=<idle, bufsize=0>" in repr(client.transport)
             # And it goes on.
             client.transport.sendto(b"next")
             assert drain(receiver) == [b"next"]
