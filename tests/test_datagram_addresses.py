@@ -440,6 +440,27 @@ def test_unix_names_in_the_abstract() -> None:
     assert ("server", "datagram_received", b"str", (name + "c").encode()) in notes
 
 
+def test_the_longest_unix_names() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        directory = f"/tmp/{os.getpid()}-"
+        paths = [(directory + kind).ljust(107, "x") for kind in "sc"]
+        abstract = [f"\0{os.getpid()}-{kind}".ljust(108, "x") for kind in "sc"]
+        for server_name, client_name in (paths, abstract):
+            server = await endpoint([], local_addr=server_name, family=socket.AF_UNIX, datagram_received=echo)
+            client = await endpoint(
+                [], local_addr=client_name, remote_addr=server_name, family=socket.AF_UNIX
+            )
+            client.transport.sendto(b"x")
+            await client.receive(1)
+            notes.append((server.senders, client.senders, client.transport.get_extra_info("peername")))
+            await client.lose()
+            await server.lose()
+        for path in paths:
+            Path(path).unlink()
+
+    same(scenario)
+
+
 def test_unix_sockets_without_a_name() -> None:
     name = f"\0whilst-{os.getpid()}"
 

@@ -22,6 +22,7 @@ import whilst
 from endpoints import Recorder, datagram_socket, echo, endpoint, name_of, pair
 from oracle import (
     SECONDS,
+    descriptors,
     error_of,
     error_of_awaiting,
     handler_notes,
@@ -324,7 +325,9 @@ def test_a_future_an_answer() -> None:
     same(scenario)
 
 
-@pytest.mark.parametrize("schedule", ["call_soon", "call_soon_threadsafe", "call_later", "create_task"])
+@pytest.mark.parametrize(
+    "schedule", ["call_soon", "call_soon_threadsafe", "thread", "call_later", "create_task"]
+)
 def test_what_a_datagram_schedules_runs_before_the_next(schedule: str) -> None:
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -337,6 +340,10 @@ def test_what_a_datagram_schedules_runs_before_the_next(schedule: str) -> None:
                 protocol.task = loop.create_task(note(data))  # type: ignore[attr-defined]
             elif schedule == "call_later":
                 loop.call_later(0, notes.append, data)
+            elif schedule == "thread":
+                thread = threading.Thread(target=loop.call_soon_threadsafe, args=(notes.append, data))
+                thread.start()
+                thread.join()
             else:
                 getattr(loop, schedule)(notes.append, data)
 
@@ -547,6 +554,8 @@ def test_what_has_no_room_is_sent_later() -> None:
             received = await until_room(client, receiver)
             assert received == [data[:100].ljust(100) for data in sent]
             assert client.transport.get_write_buffer_size() == 0
+            # Nobody waits for room any more, which there is.
+            assert "write=<idle, bufsize=0>" in repr(client.transport)
             # And it goes on.
             client.transport.sendto(b"next")
             assert drain(receiver) == [b"next"]
@@ -1151,31 +1160,45 @@ def test_attributes() -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_nothing_is_left_of_500_endpoints(how: str) -> None:
+    """While the loop still runs, and not only at its end."""
     gone: list[weakref.ref[Any]] = []
 
+    async def some() -> None:
+        servers, clients = [], []
+        for _ in range(50):
+            server, client = await pair([], datagram_received=echo)
+            servers.append(server)
+            clients.append(client)
+            client.transport.sendto(b"x")
+        for client in clients:
+            await client.receive(1)
+        for protocol in [*servers, *clients]:
+            gone.append(weakref.ref(protocol))
+            gone.append(weakref.ref(protocol.transport))
+            getattr(protocol.transport, how)()
+        for protocol in [*servers, *clients]:
+            await until(lambda protocol=protocol: protocol.is_lost)  # type: ignore[misc]
+        await turns()
+
     async def main() -> None:
+        await pair_and_close()
+        before = descriptors()
         for _ in range(5):
-            servers, clients = [], []
-            for _ in range(50):
-                server, client = await pair([], datagram_received=echo)
-                servers.append(server)
-                clients.append(client)
-                client.transport.sendto(b"x")
-            for client in clients:
-                await client.receive(1)
-            for protocol in [*servers, *clients]:
-                gone.append(weakref.ref(protocol))
-                gone.append(weakref.ref(protocol.transport))
-                getattr(protocol.transport, how)()
-            for protocol in [*servers, *clients]:
-                await until(lambda protocol=protocol: protocol.is_lost)  # type: ignore[misc]
-            await turns()
+            await some()
+        gc.collect()
+        assert len(gone) == 1000
+        assert [reference() for reference in gone if reference() is not None] == []
+        assert len(descriptors()) <= len(before)
 
     with no_descriptor_leaks():
         run(main())
-    gc.collect()
-    assert len(gone) == 1000
-    assert [reference() for reference in gone if reference() is not None] == []
+
+
+async def pair_and_close() -> None:
+    """Have the loop make the descriptors that it needs itself."""
+    server, client = await pair([])
+    await client.lose()
+    await server.lose()
 
 
 def test_nothing_is_left_of_what_waits() -> None:

@@ -279,6 +279,50 @@ def test_slow_callbacks_of_a_reading_pipes_protocol(name: str, logged: Any) -> N
     assert re.search(rf"Executing <Slow\.{name}\(\) at \S+:\d+ transport=<ReadPipeTransport ", note)
 
 
+class SlowDatagrams(asyncio.DatagramProtocol):
+    """Takes long in one callback. That of four datagrams is not."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.received: list[bytes] = []
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.name == "connection_made":
+            time.sleep(LONG)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received.append(data)
+        time.sleep(LONG if self.name == "datagram_received" and data == b"3" else SLOW / 4)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.name == "connection_lost":
+            time.sleep(LONG)
+        self.lost.set_result(None)
+
+
+@pytest.mark.parametrize("name", ["connection_made", "datagram_received", "connection_lost"])
+def test_slow_callbacks_of_a_datagram_protocol(name: str, logged: Any) -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = SLOW
+        logged()
+        transport, protocol = await loop.create_datagram_endpoint(
+            lambda: SlowDatagrams(name), local_addr=("127.0.0.1", 0)
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for number in range(6):
+                sender.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+            await until(lambda: len(protocol.received) == 6)
+        transport.close()
+        await protocol.lost
+        return list(logged(logging.WARNING))
+
+    assert len(run(main(), stdlib_loop, debug=True)) == 1
+    (note,) = run(main(), debug=True)
+    assert re.search(rf"Executing <SlowDatagrams\.{name}\(\) at \S+:\d+ transport=<DatagramTransport ", note)
+
+
 @pytest.mark.parametrize("name", ["connection_made", "resume_writing", "connection_lost"])
 def test_slow_callbacks_of_a_writing_pipes_protocol(name: str, logged: Any) -> None:
     async def main() -> list[str]:

@@ -206,7 +206,7 @@ impl Datagram {
             )
         });
         for operation in operations {
-            cancel(event_loop, operation);
+            cancel_now(event_loop, operation);
         }
         let sources = core.state.with(py, |state| {
             let keys = keys?;
@@ -243,7 +243,18 @@ impl Datagram {
     }
 }
 
-/// Ends a watch, if there is one, so that the kernel has let go of the socket when it is closed.
+/// Ends a watch, if there is one, before the socket is closed, so that its address is free then.
+fn cancel_now(event_loop: &Bound<'_, LoopCore>, operation: Option<Operation>) {
+    let Some(operation) = operation else { return };
+    match event_loop.get().with_driver(event_loop.py(), |driver| driver.cancel_now(operation)) {
+        // Where it fails the driver has left its ring, and with it all that was under way.
+        Ok(_) => {}
+        // The loop waits, so this is another thread (the garbage collector's), or it is closed.
+        Err(_no_driver) => cancel(event_loop, Some(operation)),
+    }
+}
+
+/// Ends a watch, if there is one; the kernel lets go of the socket at the next wait.
 pub(super) fn cancel(event_loop: &Bound<'_, LoopCore>, operation: Option<Operation>) {
     if let Some(operation) = operation {
         event_loop.get().cancel(event_loop.py(), operation);

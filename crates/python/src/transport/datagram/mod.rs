@@ -188,6 +188,18 @@ impl Datagram {
         }
     }
 
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
+        let name = match work {
+            DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
+            DatagramWork::Readable => "datagram_received",
+            DatagramWork::Writable | DatagramWork::Watch => "resume_writing",
+            DatagramWork::Lost(_) => "connection_lost",
+        };
+        Told { transport: this.clone_ref(py).into_any(), protocol: this.get().protocol(py), name }
+    }
+
     /// Takes note of a watch's event: what is to be queued.
     pub(crate) fn ready(&self, py: Python<'_>, interest: Interest) -> Option<DatagramWork> {
         match interest {

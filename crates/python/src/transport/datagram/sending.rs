@@ -255,7 +255,8 @@ impl Datagram {
             }
             let lost = state.closing && state.lost == 0;
             state.lost += u32::from(lost);
-            (state.room.take(), lost)
+            // The end takes it away itself.
+            (if lost { None } else { state.room.take() }, lost)
         });
         cancel(event_loop, room);
         if lost { Self::connection_lost(this, event_loop, None) } else { Ok(()) }
