@@ -4,6 +4,7 @@ mod errors;
 mod event_loop;
 mod ffi;
 mod handle;
+mod reentrant;
 mod transport;
 
 use pyo3::prelude::*;
@@ -18,6 +19,9 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;
     ffi::class::make::<handle::TimerHandle>(module)?;
+    if handle::ThreadSafeHandle::is_needed(py)? {
+        ffi::class::make::<handle::ThreadSafeHandle>(module)?;
+    }
     ffi::class::make::<transport::stream::Stream>(module)?;
     transport::stream::WARN.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;

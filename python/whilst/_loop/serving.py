@@ -48,7 +48,11 @@ class Serving(Transports):
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
                 )
 
-        self._accept_connections(protocol_factory, sock, server, backlog, wrap)
+        if context is None:
+            self._accept_connections(protocol_factory, sock, server, backlog, wrap)
+        else:
+            # From Python 3.15 on it is that in which the server was made.
+            context.run(self._accept_connections, protocol_factory, sock, server, backlog, wrap)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         """Accept no more, close the socket and, from Python 3.13 on, remove a Unix socket's file if it is still ours."""

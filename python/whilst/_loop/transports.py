@@ -13,6 +13,7 @@ from whilst._loop.borrowed import Borrowed
 
 if TYPE_CHECKING:
     import asyncio
+    import contextvars
     import socket
     import ssl
 
@@ -45,6 +46,7 @@ class Transports(Borrowed):
         server: asyncio.Server | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        context: contextvars.Context | None = None,
         **keywords: Any,
     ) -> asyncio.Transport:
         """Make a TLS transport over a connected socket; `waiter` is resolved after the handshake."""
@@ -60,7 +62,7 @@ class Transports(Borrowed):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
             **keywords,
         )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         transport: asyncio.Transport = tls._app_transport
         return transport
 

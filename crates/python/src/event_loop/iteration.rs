@@ -171,6 +171,8 @@ impl LoopCore {
         match work {
             Work::Handle(handle) if core.is_debug() => Self::run_watched(this, handle),
             Work::Handle(handle) => run(py, handle),
+            Work::ThreadSafe(handle) if core.is_debug() => Self::run_watched(this, handle),
+            Work::ThreadSafe(handle) => run(py, handle),
             Work::Timer(timer) => {
                 timer.get().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }

@@ -28,7 +28,7 @@ use self::readiness::Watches;
 use self::registry::Registry;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle, visit_queued};
+use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::stream::{Stream, StreamWork};
 
@@ -36,6 +36,8 @@ use crate::transport::stream::{Stream, StreamWork};
 pub(crate) enum Work {
     /// A callback.
     Handle(Object<Handle>),
+    /// A callback that `call_soon_threadsafe` has sent, where that makes handles of another class.
+    ThreadSafe(Object<ThreadSafeHandle>),
     /// A callback whose time has come.
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
@@ -73,7 +75,8 @@ pub(crate) struct State {
 #[pyclass(subclass, frozen, module = "whilst._whilst")]
 pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
-    inbox: Inbox<Object<Handle>>,
+    /// Callbacks, and nothing else.
+    inbox: Inbox<Work>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
@@ -155,6 +158,7 @@ impl LoopCore {
             for work in state.ready.iter() {
                 match work {
                     Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
                     Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
@@ -167,7 +171,11 @@ impl LoopCore {
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
+        self.inbox.for_each(|work| match work {
+            Work::Handle(handle) => visit_queued(handle, &mut see),
+            Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
+            _ => {}
+        });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
@@ -288,15 +296,15 @@ impl LoopCore {
         });
         let inbox = self.inbox.close();
         // Somebody may hold these, and from here on nobody shows the collector what they refer to but they themselves.
-        for work in ready.iter() {
+        for work in ready.iter().chain(&inbox) {
             match work {
                 Work::Handle(handle) => handle.track(py),
+                Work::ThreadSafe(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
                 Work::Stream(..) | Work::Accepted(..) => {}
             }
         }
         timers.iter().for_each(|timer| timer.track(py));
-        inbox.iter().for_each(|handle| handle.track(py));
         drop((ready, timers, inbox, others));
         // A loop that is closed has no descriptor, although somebody may refer to it for long.
         self.inbox.waker().close();

@@ -15,6 +15,7 @@ use super::{HIGH_WATER, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::tasks::new_future;
 use crate::ffi::arguments::Arguments;
+use crate::ffi::call::in_context;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
 use crate::{getter, method, repr};
@@ -571,8 +572,8 @@ impl LoopCore {
     }
 
     /// Make a stream transport over a connected, non-blocking socket. The protocol is told in the next iteration, and `waiter`
-    /// is resolved then.
-    #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None))]
+    /// is resolved then. Its callbacks run in a copy of the context that is given, or of the current one.
+    #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None, context = None))]
     fn _make_socket_transport(
         this: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
@@ -580,6 +581,7 @@ impl LoopCore {
         waiter: Option<Py<PyAny>>,
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = this.py();
         this.get().check_open()?;
@@ -588,8 +590,12 @@ impl LoopCore {
             return Err(PyValueError::new_err("the socket is closed"));
         }
         let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream =
-            Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
+        let make =
+            || Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server);
+        let stream = match context {
+            Some(context) => in_context(context, make),
+            None => make(),
+        }?;
         Stream::queue(&stream, this, StreamWork::Connect(waiter))?;
         Ok(stream.into_any())
     }
