@@ -188,6 +188,7 @@ impl Instance for Stream {
             getter!(Stream, "_sock_fd", sock_fd_attribute),
             getter!(Stream, "_extra", extra_attribute),
             getter!(Stream, "_closing", closing_attribute),
+            getter!(Stream, "_paused", paused_attribute),
             getter!(Stream, "_conn_lost", conn_lost_attribute),
             getter!(Stream, "_protocol_paused", protocol_paused_attribute),
             getter!(Stream, "_start_tls_compatible", start_tls_compatible),
@@ -506,6 +507,10 @@ fn extra_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
 
 fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     boolean(py, this.get().is_closing(py))
+}
+
+fn paused_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, this.get().state.with(py, |state| state.paused))
 }
 
 fn conn_lost_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
