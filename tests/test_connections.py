@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,14 @@ def listener(host: str = "127.0.0.1", port: int = 0, backlog: int = 10) -> Any:
         sock.bind((host, port))
         sock.listen(backlog)
         yield sock
+
+
+async def outcome_of(awaitable: Any) -> object:
+    """Return what an awaitable gives, or the class and the words of what it raises."""
+    try:
+        return await awaitable
+    except Exception as error:
+        return type(error).__name__, str(error)
 
 
 def unused_port() -> int:
@@ -353,3 +362,57 @@ def test_names_and_numbers() -> None:
         notes.append(await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV))
 
     same(scenario)
+
+
+def test_literals_are_answered_as_the_c_library_answers() -> None:
+    """Also by the enumerations' members in the answer, and in the errors."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        hosts = (
+            "127.0.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "127.0.0.01",
+            "1.2.3",
+            "::1",
+            "::",
+            "::ffff:1.2.3.4",
+            "fe80::1%lo",
+        )
+        ports: tuple[Any, ...] = (0, 80, 65535, 65536, -1, True)
+        for host in hosts:
+            for port in ports:
+                notes.append(repr(await outcome_of(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))))
+            for keywords in (
+                {"type": socket.SOCK_DGRAM},
+                {"type": socket.SOCK_RAW},
+                {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP},
+                {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_UDP},
+                {"type": socket.SOCK_DGRAM, "proto": socket.IPPROTO_UDP},
+                {"type": socket.SOCK_STREAM, "family": socket.AF_INET},
+                {"type": socket.SOCK_STREAM, "family": socket.AF_INET6},
+                {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE},
+                {"type": socket.SOCK_STREAM, "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV},
+                {"type": socket.SOCK_STREAM, "flags": socket.AI_CANONNAME},
+                {"family": socket.AF_INET},
+            ):
+                notes.append(repr(await outcome_of(loop.getaddrinfo(host, 80, **keywords))))
+
+    same(scenario)
+
+
+def test_a_literal_is_audited() -> None:
+    program = """
+import asyncio, socket, sys, whilst
+seen = []
+sys.addaudithook(lambda event, arguments: seen.append(arguments) if event == "socket.getaddrinfo" else None)
+async def main():
+    return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+whilst.run(main())
+print(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == repr([("127.0.0.1", 80, 0, int(socket.SOCK_STREAM), 0, 0)])

@@ -765,6 +765,25 @@ def test_reset_while_reading_and_while_writing() -> None:
     assert (False, "ConnectionResetError", "[Errno 104] Connection reset by peer") in notes
 
 
+def test_a_reset_that_a_send_hears_of_first_is_no_end() -> None:
+    """A kernel says once that a connection was reset. What did not hear of it finds the end of the stream, and a protocol that is
+    told of that would take what it has for whole."""
+
+    async def scenario(notes: list[Any]) -> None:
+        for _ in range(50):
+            with socket_pair(socket.AF_INET) as (first, second):
+                protocol = Record()
+                transport = await connect(first, protocol)
+                transport.write(bytes(20_000_000))
+                await until(lambda: transport.get_write_buffer_size() < 20_000_000)
+                # By another thread, while the loop waits for the socket to be writable, and to be readable.
+                await asyncio.to_thread(reset, second)
+                exception = await asyncio.wait_for(protocol.lost, SECONDS)
+                notes.append((protocol.eof, type(exception).__name__))
+
+    assert same(scenario) == [(False, "ConnectionResetError")] * 50
+
+
 def test_the_peers_end_while_something_is_written() -> None:
     async def main() -> None:
         data = pattern(3_000_000)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from whilst._loop.lifecycle import Lifecycle
 from whilst._loop.resolving import Resolving
+from whilst._loop.sendfile import Sendfile
 from whilst._loop.serving import Serving
 from whilst._loop.sockets import Sockets
 
 __all__ = ["Loop", "new_event_loop"]
 
 
-class Loop(Lifecycle, Sockets, Serving, Resolving):
+class Loop(Lifecycle, Sockets, Sendfile, Serving, Resolving):
     """asyncio's event loop, in Rust.
 
     Made without arguments. The environment variable ``WHILST_DRIVER`` (``io_uring`` or ``epoll``) says what it waits on;

@@ -10,6 +10,7 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _debug_by_default() -> bool:
     return bool(is_debug_mode())
 
 
-class Lifecycle(Signals):
+class Lifecycle(Signals, Processes):
     """``run_forever``, ``run_until_complete``, ``close`` and debug mode."""
 
     #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
@@ -112,6 +113,7 @@ class Lifecycle(Signals):
         if self.get_debug():
             logger.debug("Close %r", self)
         self._close_signals()
+        self._abandon_children()
         self._close()
         self._executor_shutdown_called = True
         executor = self._default_executor

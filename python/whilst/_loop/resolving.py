@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from asyncio import base_events
 from typing import Any
 
 from whilst._loop.borrowed import Borrowed
+from whilst._whilst import addresses_of_literal
 
-#: An address and a port in figures need no resolver: the C library answers at once.
+#: Addresses and ports in figures need no resolver. The usual ones are answered in Rust, the others by the C library, at once.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+_base_events: Any = base_events
 
 
 class Resolving(Borrowed):
@@ -28,10 +32,16 @@ class Resolving(Borrowed):
         if self.get_debug():
             lookup = self._getaddrinfo_debug
         else:
-            lookup = socket.getaddrinfo
+            # Where CPython's loop looks it up, so that what a program puts in its place counts.
+            lookup = _base_events.socket.getaddrinfo
+            if lookup is socket.getaddrinfo:
+                literal = addresses_of_literal(host, port, family, type, proto, flags)
+                if literal is not None:
+                    return literal
             if isinstance(host, (str, bytes)) and host and not isinstance(port, (str, bytes)):
                 try:
-                    return lookup(host, port, family, type, proto, flags | _NUMERIC)
+                    numeric: list[Any] = lookup(host, port, family, type, proto, flags | _NUMERIC)
+                    return numeric
                 except (socket.gaierror, UnicodeError):
                     pass  # A name, or an error that the real look-up words better.
         found: list[Any] = await self.run_in_executor(None, lookup, host, port, family, type, proto, flags)

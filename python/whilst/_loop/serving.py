@@ -6,6 +6,7 @@ program expects that of the Python at hand.
 
 from __future__ import annotations
 
+import contextvars
 import os
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -31,28 +32,22 @@ class Serving(Transports):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        context: Any = None,
+        context: contextvars.Context | None = None,
     ) -> None:
         """Accept connections on a listening socket, with or without TLS."""
-        wrap = None
-        if sslcontext is not None:
-
-            def wrap(connection: socket.socket) -> None:
-                self._make_ssl_transport(
-                    connection,
-                    protocol_factory(),
-                    sslcontext,
-                    server_side=True,
-                    server=server,
-                    ssl_handshake_timeout=ssl_handshake_timeout,
-                    ssl_shutdown_timeout=ssl_shutdown_timeout,
-                )
-
         if context is None:
-            self._accept_connections(protocol_factory, sock, server, backlog, wrap)
-        else:
-            # From Python 3.15 on it is that in which the server was made.
-            context.run(self._accept_connections, protocol_factory, sock, server, backlog, wrap)
+            # Up to Python 3.14 it is the one in which the server starts; from 3.15 on, in which it was made.
+            context = contextvars.copy_context()
+        context.run(
+            self._accept_connections,
+            protocol_factory,
+            sock,
+            server,
+            backlog,
+            sslcontext,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
 
     def _stop_serving(self, sock: socket.socket) -> None:
         """Accept no more, close the socket and, from Python 3.13 on, remove a Unix socket's file if it is still ours."""

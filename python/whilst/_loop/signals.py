@@ -3,20 +3,19 @@
 How a signal gets to the loop: CPython's C handler writes its number to the descriptor that `signal.set_wakeup_fd` was given,
 here one end of a socket pair, whose other end the loop watches. (A socket rather than an eventfd, which takes eight bytes at
 a time and so refuses the one byte that CPython writes.)
+
+What checks, installs and words errors is CPython's own code; what is here gives it the pair of sockets, and handles of this loop.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import inspect
-import signal
 import socket
-from asyncio import coroutines
-from asyncio.log import logger
-from typing import TYPE_CHECKING
+import warnings
+from asyncio import unix_events
+from typing import TYPE_CHECKING, Any
 
-from whilst._loop.borrowed import Borrowed
+from whilst._loop.borrowed import Borrowed, _PrivateUnix, _Unix
 from whilst._whilst import Handle, new_handle
 
 if TYPE_CHECKING:
@@ -25,12 +24,15 @@ if TYPE_CHECKING:
 
     _Ts = TypeVarTuple("_Ts")
 
+_unix_events: Any = unix_events
+
 
 class Signals(Borrowed):
     """``add_signal_handler`` and ``remove_signal_handler``."""
 
-    #: The pair of sockets, once there is a handler: what the loop reads, what the C handler writes.
-    _signal_sockets: tuple[socket.socket, socket.socket] | None = None
+    #: What the loop reads, and what the C handler writes; from the first handler on.
+    _ssock: socket.socket | None = None
+    _csock: socket.socket | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,104 +44,57 @@ class Signals(Borrowed):
         Raises ValueError for what is no signal's number, RuntimeError for a signal that cannot be caught and outside of the main
         thread, TypeError for a coroutine (function).
         """
-        if coroutines.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError("coroutines cannot be used with add_signal_handler()")
-        _check_signal(sig)
-        self._check_closed()
-        pair = self._signal_sockets
-        if pair is None:
-            pair = socket.socketpair()
-            for end in pair:
-                end.setblocking(False)
-        try:
-            # Raises ValueError outside of the main thread, before anything has changed.
-            signal.set_wakeup_fd(pair[1].fileno())
-        except (ValueError, OSError) as error:
-            if self._signal_sockets is None:
-                _close_both(pair)
-            raise RuntimeError(str(error)) from None
-        if self._signal_sockets is None:
-            self._signal_sockets = pair
-            self._add_reader(pair[0].fileno(), self._read_signals)
-
-        self._signal_handlers[sig] = new_handle(self, callback, args)
-        try:
-            # A handler that does nothing, so that CPython's C handler is installed and writes the number.
-            signal.signal(sig, _do_nothing)
-            # Let system calls go on after the signal rather than fail with EINTR.
-            signal.siginterrupt(sig, False)
-        except OSError as error:
-            del self._signal_handlers[sig]
-            if not self._signal_handlers:
-                _forget_wakeup_fd()
-            if error.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from error
-            raise
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a signal's handler. Return False if there was none. Raises as add_signal_handler() does."""
-        _check_signal(sig)
-        if self._signal_handlers.pop(sig, None) is None:
-            return False
-        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
-        try:
-            signal.signal(sig, default)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from error
-            raise
-        if not self._signal_handlers:
-            _forget_wakeup_fd()
-        return True
-
-    def _read_signals(self) -> None:
-        """Queue the handlers of the signals that have arrived."""
-        assert self._signal_sockets is not None
-        while True:
+        if self._csock is not None:
+            _PrivateUnix.add_signal_handler(self, sig, callback, *args)
+        else:
+            self._ssock, self._csock = socket.socketpair()
+            self._ssock.setblocking(False)
+            self._csock.setblocking(False)
             try:
-                numbers = self._signal_sockets[0].recv(4096)
-            except (BlockingIOError, InterruptedError):
-                return
-            if not numbers:
-                return
-            for number in numbers:
-                handle = self._signal_handlers.get(number)
-                if handle is None:
-                    continue
-                if handle.cancelled():
-                    self.remove_signal_handler(number)
-                else:
-                    self._push_handle(handle)
+                _PrivateUnix.add_signal_handler(self, sig, callback, *args)
+            except BaseException:
+                self._close_signal_sockets()
+                raise
+            try:
+                self._add_reader(self._ssock.fileno(), self._read_from_self)
+            except BaseException:
+                self.remove_signal_handler(sig)
+                self._close_signal_sockets()
+                raise
+        # In the place of CPython's own handle.
+        self._signal_handlers[sig] = new_handle(self, callback, args)
+
+    remove_signal_handler = _Unix.remove_signal_handler
+    _check_signal: Any = _PrivateUnix._check_signal
+    _read_from_self: Any = _PrivateUnix._read_from_self
+    _process_self_data: Any = _PrivateUnix._process_self_data
+    _handle_signal: Any = _PrivateUnix._handle_signal
+
+    def _add_callback_signalsafe(self, handle: Handle) -> None:
+        """Queue a handler; what CPython's `_handle_signal` ends in."""
+        self._push_handle(handle)
 
     def _close_signals(self) -> None:
         """Remove all handlers and close the pair of sockets."""
-        for number in list(self._signal_handlers):
-            self.remove_signal_handler(number)
-        if self._signal_sockets is not None:
-            pair, self._signal_sockets = self._signal_sockets, None
-            self._remove_reader(pair[0].fileno())
-            _close_both(pair)
+        # Asked where CPython's loop asks it.
+        if not _unix_events.sys.is_finalizing():
+            for number in list(self._signal_handlers):
+                self.remove_signal_handler(number)
+        elif self._signal_handlers:
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self._signal_handlers.clear()
+        if self._ssock is not None:
+            self._remove_reader(self._ssock.fileno())
+            self._close_signal_sockets()
 
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    """Stand in for a handler: the loop runs the real one."""
-
-
-def _check_signal(sig: object) -> None:
-    if not isinstance(sig, int):
-        raise TypeError(f"sig must be an int, not {sig!r}")
-    if sig not in signal.valid_signals():
-        raise ValueError(f"invalid signal number {sig}")
-
-
-def _forget_wakeup_fd() -> None:
-    try:
-        signal.set_wakeup_fd(-1)
-    except (ValueError, OSError) as error:
-        logger.info("set_wakeup_fd(-1) failed: %s", error)
-
-
-def _close_both(pair: tuple[socket.socket, socket.socket]) -> None:
-    for end in pair:
-        with contextlib.suppress(OSError):
-            end.close()
+    def _close_signal_sockets(self) -> None:
+        for end in (self._ssock, self._csock):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+        self._ssock = self._csock = None

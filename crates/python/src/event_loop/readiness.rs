@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::registry::Source;
+use super::sendfile::Sendfile;
 use super::{LoopCore, State};
 use crate::errors::os_error;
 use crate::ffi::class::Object;
@@ -33,6 +34,15 @@ impl Watches {
             Interest::Readable => &mut self.reader,
             Interest::Writable => &mut self.writer,
         }
+    }
+
+    /// The key of what is watched for.
+    pub(super) fn key(&self, interest: Interest) -> Option<Key> {
+        let watch = match interest {
+            Interest::Readable => &self.reader,
+            Interest::Writable => &self.writer,
+        };
+        watch.as_ref().map(|watch| watch.key)
     }
 
     fn is_empty(&self) -> bool {
@@ -135,18 +145,27 @@ pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 
 impl LoopCore {
     /// The descriptor behind `fd`, which must not belong to an open transport.
-    fn free_descriptor(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    pub(super) fn free_descriptor(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
         let py = this.py();
         let number = descriptor(fd)?;
         let transport = this.get().state.with(py, |state| {
             let key = *state.transports.get(&number)?;
-            match state.registry.get(key) {
-                Some(Source::Stream(stream)) => Some(stream.clone_ref(py)),
-                _ => None,
+            match state.registry.get(key)? {
+                Source::Stream(stream) => Some((stream.as_py().clone_ref(py), stream.get().is_closing(py))),
+                Source::Datagram(transport, _) => {
+                    Some((transport.as_py().clone_ref(py), transport.get().is_closing(py)))
+                }
+                // A pipe's descriptor may be watched by anybody, as with CPython's loop.
+                Source::ReadPipe(_)
+                | Source::WritePipe(..)
+                | Source::Sendfile(_)
+                | Source::File(_)
+                | Source::Watch(_)
+                | Source::Acceptor(_) => None,
             }
         });
         match transport {
-            Some(transport) if !transport.get().is_closing(py) => Err(PyRuntimeError::new_err(format!(
+            Some((transport, false)) => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {} is used by transport {}",
                 fd.repr()?,
                 transport.bind(py).repr()?
@@ -171,17 +190,49 @@ impl LoopCore {
         let callback = Callback::from_tuple(callback, arguments)?;
         let handle: Object<Handle> = new_handle(py, this.as_unbound(), callback, 0.0, core.is_debug())?;
         handle.track(py);
+        Self::watch_for(this, fd, interest, Source::Watch(handle.clone_ref(py)))?;
+        Ok(handle.into_any())
+    }
+
+    /// Tells `source` whenever `fd` is ready, until the watch of that key ends. There is one for each direction of a descriptor,
+    /// whoever asked for it: the last who asks has it, as in CPython's loop.
+    ///
+    /// Raises `RuntimeError` if the loop is closed, `OSError` if the descriptor is closed or cannot be polled.
+    pub(crate) fn watch_for(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+    ) -> PyResult<Key> {
+        let py = this.py();
+        let core = this.get();
+        core.check_open()?;
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
-        let key = core.state.with(py, |state| state.registry.insert(Source::Watch(handle.clone_ref(py))));
+        let key = core.state.with(py, |state| state.registry.insert(source));
         match core.begin_watch(py, fd, interest, key) {
-            Ok(()) => Ok(handle.into_any()),
+            Ok(()) => Ok(key),
             Err(error) => {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
                 Err(os_error(py, &error))
             }
         }
+    }
+
+    /// Ends the watch that [`LoopCore::watch_for`] has begun under this key, unless another has its place by now. `now`: the
+    /// descriptor is closed next, so the kernel must let go of the file, as it does by the next iteration in any case.
+    pub(crate) fn end_watch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest, key: Key, now: bool) {
+        let py = this.py();
+        let core = this.get();
+        let ended = core.forget_watch(py, fd, interest, Some(key));
+        let Some((source, Some(operation))) = ended else { return };
+        // What fails here is a ring, and the next one begins without the operation.
+        let cancelled = now && core.with_driver(py, |driver| driver.cancel_now(operation)).is_ok();
+        if !cancelled {
+            core.cancel(py, operation);
+        }
+        drop(source);
     }
 
     /// Begins a watch: now or, where the loop waits and so this is another thread, as soon as it is awake. Then it is woken.
@@ -228,16 +279,41 @@ impl LoopCore {
     /// Ends a watch; its callback is cancelled. `false` if there was none.
     pub(crate) fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
         let py = this.py();
+        let Some(source) = Self::end_watch_now(this, fd, interest, None)? else { return Ok(false) };
+        match source {
+            Source::Watch(handle) => cancel_handle(py, &handle)?,
+            Source::Sendfile(sendfile) => Sendfile::lost_watch(sendfile.bind(py))?,
+            Source::Stream(_)
+            | Source::Datagram(..)
+            | Source::ReadPipe(_)
+            | Source::WritePipe(..)
+            | Source::File(_)
+            | Source::Acceptor(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Ends the watch with this key, if it is still the one of the descriptor. Nobody is told.
+    pub(super) fn unwatch_key(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        key: Key,
+    ) -> PyResult<()> {
+        Self::end_watch_now(this, fd, interest, Some(key)).map(drop)
+    }
+
+    /// Ends a watch (only the one with the key, if there is one), and the kernel lets go of the descriptor. Returns who was told of
+    /// it.
+    fn end_watch_now(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        key: Option<Key>,
+    ) -> PyResult<Option<Source>> {
+        let py = this.py();
         let core = this.get();
-        let watch = core.state.with(py, |state| {
-            let watches = state.watches.get_mut(&fd)?;
-            let watch = watches.place(interest).take()?;
-            if watches.is_empty() {
-                state.watches.remove(&fd);
-            }
-            Some((state.registry.remove(watch.key), watch.operation))
-        });
-        let Some((source, operation)) = watch else { return Ok(false) };
+        let Some((source, operation)) = core.forget_watch(py, fd, interest, key) else { return Ok(None) };
         if let Some(operation) = operation {
             // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
             let cancel = |state: &mut State| state.driver.as_mut().map(|driver| driver.cancel_now(operation));
@@ -247,9 +323,25 @@ impl LoopCore {
                 None => core.cancel(py, operation),
             }
         }
-        if let Some(Source::Watch(handle)) = source {
-            cancel_handle(py, &handle)?;
-        }
-        Ok(true)
+        Ok(source)
+    }
+
+    /// Takes a watch (only the one with the key, if there is one) out of the books: who was told of it, and its operation if it has
+    /// begun.
+    fn forget_watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        key: Option<Key>,
+    ) -> Option<(Option<Source>, Option<Operation>)> {
+        self.state.with(py, |state| {
+            let watches = state.watches.get_mut(&fd)?;
+            let watch = watches.place(interest).take_if(|watch| key.is_none_or(|key| watch.key == key))?;
+            if watches.is_empty() {
+                state.watches.remove(&fd);
+            }
+            Some((state.registry.remove(watch.key), watch.operation))
+        })
     }
 }

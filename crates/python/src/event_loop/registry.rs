@@ -3,29 +3,48 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use whilst_engine::driver::Key;
+use whilst_engine::driver::{Interest, Key};
 
+use super::sendfile::Sendfile;
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
+use crate::file::Pending;
 use crate::handle::Handle;
+use crate::transport::datagram::Datagram;
+use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
 /// Who is told of a completion.
 pub(crate) enum Source {
     /// A callback of `add_reader` or `add_writer`.
     Watch(Object<Handle>),
+    /// A file on its way to a socket.
+    Sendfile(Py<Sendfile>),
     /// A stream transport.
     Stream(Object<Stream>),
+    /// A datagram transport, and what it waits for.
+    Datagram(Object<Datagram>, Interest),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
+    /// The reading end of a pipe, which waits for bytes.
+    ReadPipe(Object<ReadPipe>),
+    /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
+    WritePipe(Object<WritePipe>, Interest),
+    /// Whoever waits for a file operation.
+    File(Pending),
 }
 
 impl Source {
     fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
+            Self::Sendfile(sendfile) => visit(sendfile.as_any()),
             Self::Stream(stream) => visit(stream.as_py()),
+            Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
+            Self::ReadPipe(pipe) => visit(pipe.as_py()),
+            Self::WritePipe(pipe, _) => visit(pipe.as_py()),
+            Self::File(pending) => pending.traverse(visit),
         }
     }
 }

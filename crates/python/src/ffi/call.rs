@@ -138,6 +138,17 @@ pub(crate) fn in_context<'py, R>(
     }
 }
 
+/// Runs `body` inside of `context`, if there is one.
+pub(crate) fn in_given_context<'py, R>(
+    context: Option<&Bound<'py, PyAny>>,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    match context {
+        Some(context) => in_context(context, body),
+        None => body(),
+    }
+}
+
 /// Runs the Python handlers of signals that have arrived; the exception of one that raised (`KeyboardInterrupt`).
 #[inline]
 pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {

@@ -8,14 +8,18 @@
 //! [`asyncio.Transport`]: https://docs.python.org/3/library/asyncio-protocol.html#asyncio.Transport
 
 pub(crate) mod arguments;
+pub(crate) mod audit;
 pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod class;
 pub(crate) mod clock;
 pub(crate) mod descriptor;
+pub(crate) mod file_memory;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod memory_bio;
 pub(crate) mod methods;
 pub(crate) mod slots;
+mod spare;
 pub(crate) mod stored_arguments;

@@ -9,6 +9,7 @@ use io_uring::cqueue;
 use super::super::buffers::Pool;
 use super::super::operations::Table;
 use super::super::{Completion, Event, Key, Operation, Payload, Purpose, Received, Waiting, sys};
+use super::files::{FILE, Files};
 
 /// The `user_data` of the waker's poll. Operations' numbers leave the upper bits free.
 pub(super) const WAKER: u64 = 1 << 63;
@@ -57,6 +58,7 @@ pub(super) struct Books<P> {
     /// Armed operations that were cancelled.
     pub(super) to_cancel: Vec<Operation>,
     pub(super) sends: Vec<Send<P>>,
+    pub(super) files: Files,
     /// The sends' slices, one after the other.
     pub(super) slices: Vec<libc::iovec>,
     /// Completions for the next wait to return.
@@ -78,6 +80,7 @@ impl<P> Books<P> {
             to_arm: Vec::new(),
             to_cancel: Vec::new(),
             sends: Vec::new(),
+            files: Files::new(),
             slices: Vec::new(),
             kept: Vec::new(),
             armed: 0,
@@ -112,6 +115,9 @@ impl<P> Books<P> {
 
     /// Notes that an operation is to end. Those that the kernel does not have end here.
     pub(super) fn cancel(&mut self, number: Operation) {
+        if number.0 & FILE != 0 {
+            return self.files.cancel(number, &mut self.kept);
+        }
         let Some(operation) = self.operations.get_mut(number) else { return };
         if operation.state == State::Armed {
             if !operation.cancelled {
@@ -138,8 +144,10 @@ impl<P> Books<P> {
         Some(operation.waiting)
     }
 
-    /// After the ring is gone: what the kernel had is to be submitted anew, or has ended.
-    pub(super) fn disarm_all(&mut self) {
+    /// After the ring is gone: what the kernel had is to be submitted anew, or has ended. `inherited`: the ring is
+    /// a parent process's.
+    pub(super) fn disarm_all(&mut self, inherited: bool) {
+        self.files.disarm_all(inherited, &mut self.kept);
         self.to_cancel.clear();
         self.to_arm.clear();
         self.armed = 0;
@@ -165,7 +173,9 @@ impl<P> Books<P> {
     ) {
         let user_data = entry.user_data();
         let number = Operation(user_data);
-        if let Some(&operation) = self.operations.get(number) {
+        if user_data & FILE != 0 && user_data < SEND {
+            self.armed -= usize::from(self.files.complete(user_data, entry.result(), completions));
+        } else if let Some(&operation) = self.operations.get(number) {
             self.progress(number, operation, entry, pool, completions);
         } else if user_data & SEND != 0 {
             let place = (user_data & !SEND) as usize;

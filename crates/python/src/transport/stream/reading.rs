@@ -7,7 +7,6 @@
 //! and resumes between two packets so costs nothing at all.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -26,9 +25,10 @@ use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::socket;
+use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
-const MOST: usize = 256 * 1024;
+pub(crate) const MOST: usize = 256 * 1024;
 
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
@@ -142,6 +142,11 @@ impl Stream {
         delivery: Delivery,
     ) -> PyResult<()> {
         let py = event_loop.py();
+        if let Some(tls) = Object::<Tls>::from_any(audience.protocol.bind(py))
+            && matches!(delivery, Delivery::Chunks(_) | Delivery::Waiting)
+        {
+            return Self::hand_to_tls(this, event_loop, audience, &tls, delivery);
+        }
         match delivery {
             Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
             Delivery::Chunks(chunks) => {
@@ -156,6 +161,42 @@ impl Stream {
             Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
             Delivery::End => Self::end_received(this, event_loop, audience),
             Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Hands what has arrived to TLS, from where it lies: there is no Python call and no copy in between.
+    fn hand_to_tls(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        tls: &Object<Tls>,
+        delivery: Delivery,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let fed = match delivery {
+            // The driver has its buffers back before the protocol takes its time.
+            Delivery::Chunks(chunks) => chunks.iter().try_for_each(|chunk| Tls::feed(tls, py, chunk)),
+            _ => {
+                let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+                // Taken out of its place, as what is called may run Python code that looks there.
+                let mut scratch = event_loop.get().take_scratch(py);
+                let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+                let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
+                event_loop.get().give_scratch_back(py, scratch);
+                match fed {
+                    Ok((0, _)) => return Self::end_received(this, event_loop, audience),
+                    Ok((_, fed)) => fed,
+                    Err(error) => return Self::read_failed(this, event_loop, &error),
+                }
+            }
+        };
+        let handed = fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py)));
+        match handed {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let message = "Fatal error: protocol.buffer_updated() call failed.";
+                Self::fatal_error(this, event_loop, error, message)
+            }
         }
     }
 
@@ -214,9 +255,9 @@ impl Stream {
         }
         let bulk = this.get().state.with(py, |state| state.bulk);
         let read = if bulk {
-            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))?
+            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
         } else {
-            event_loop.get().read_bytes(py, fd)
+            event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
         };
         if let Ok(data) = &read {
             let length = data.as_bytes().len();
@@ -409,13 +450,28 @@ impl State {
 }
 
 impl LoopCore {
-    /// Reads what waits in the kernel; empty at the end of the stream.
-    fn read_bytes<'py>(&self, py: Python<'py>, fd: BorrowedFd<'_>) -> io::Result<Bound<'py, PyBytes>> {
+    /// Lends the place where large reads go, for longer than a look into the state.
+    fn take_scratch(&self, py: Python<'_>) -> Vec<u8> {
+        let scratch = self.state.with(py, |state| std::mem::take(&mut state.scratch));
+        if scratch.is_empty() { vec![0; MOST] } else { scratch }
+    }
+
+    fn give_scratch_back(&self, py: Python<'_>, scratch: Vec<u8>) {
+        // Another may be there, made meanwhile.
+        drop(self.state.with(py, |state| std::mem::replace(&mut state.scratch, scratch)));
+    }
+
+    /// What `read` puts into the memory that it is given, which is as much as one read takes.
+    pub(crate) fn read_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Bound<'py, PyBytes>> {
         self.state.with(py, |state| {
             if state.scratch.is_empty() {
                 state.scratch = vec![0; MOST];
             }
-            let count = socket::receive(fd, &mut state.scratch)?;
+            let count = read(&mut state.scratch)?;
             // Making `bytes` runs no Python code: they are no concern of the garbage collector.
             Ok(PyBytes::new(py, &state.scratch[..count]))
         })
