@@ -103,6 +103,11 @@ test-benches: build $(VENV)/.test-tools ## that the benchmarks run and compute r
 test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks and the examples, on both drivers
 	@$(STAGE) "pytest" $(BIN)/python -m pytest
 
+.PHONY: test-loop
+test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples and soak
+	@$(STAGE) "pytest: the loop" $(BIN)/python -m pytest -q --ignore tests/frameworks --ignore tests/examples \
+	    --ignore tests/soak --ignore tests/test_types.py
+
 .PHONY: lint
 lint: lint-rustfmt lint-clippy lint-ruff lint-mypy ## rustfmt, clippy (warnings denied), ruff, mypy
 
@@ -135,6 +140,28 @@ bench: build ## measure beside asyncio and other loops; BENCH="--quick --rows ec
 	@$(BIN)/python benches/run.py --install $(BENCH)
 
 SOAK_SECONDS ?= 30
+
+.PHONY: pythons
+pythons: ## fetch or build the Pythons that Debian stable has not (3.14, 3.15, 3.14t), where they are missing; root, ten minutes
+	@for version in 3.14 3.15; do
+	    $(STAGE) "Python $$version, from Debian's sid" scripts/pythons/get-debian "$$version"
+	done
+	$(STAGE) "Python 3.14t, from Debian's source" scripts/pythons/get-free-threaded
+
+.PHONY: conformance
+conformance: ## CPython's own asyncio tests on every Python that is here; VERSIONS="3.13 3.14" for some
+	@scripts/conformance $(VERSIONS)
+
+.PHONY: wheels
+wheels: ## an sdist and a wheel for each Python that is here into dist/, each tried in a clean environment
+	@scripts/wheels
+
+# For scripts.
+.PHONY: print-bin print-wheels
+print-bin:
+	@echo $(BIN)
+print-wheels:
+	@echo $(WHEELS)
 
 .PHONY: soak
 soak: build $(VENV)/.test-tools ## servers under load for SOAK_SECONDS (30) each, looking for errors and growth; needs wrk

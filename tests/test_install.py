@@ -222,3 +222,14 @@ class TestPackage:
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.split() == ["whilst"]
+
+    def test_a_loop_needs_little_beside_asyncio(self) -> None:
+        """asyncio imports ssl, subprocess and a hundred more; whilst adds its own modules, and what types are written with."""
+        program = (
+            "import sys, asyncio; before = set(sys.modules); import whilst; whilst.new_event_loop().close();"
+            "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert set(done.stdout.split()) <= {"whilst", "typing", "_typing", "__future__"}

@@ -317,6 +317,7 @@ def test_a_signal_to_a_loop_that_runs_in_another_thread() -> None:
         other.start()
         time.sleep(0.1)
         signal.pthread_kill(other.ident, signal.SIGUSR1)
+        time.sleep(0.1)  # In join() it would be too late, and at the end of pthread_kill() maybe too early.
         other.join()
         """
     )

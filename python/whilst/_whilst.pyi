@@ -105,7 +105,7 @@ class LoopCore:
     ) -> Handle: ...
     def call_soon_threadsafe(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
-    ) -> Handle: ...
+    ) -> _SentHandle: ...
     def call_later(
         self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> TimerHandle: ...
@@ -200,6 +200,7 @@ class LoopCore:
         *,
         extra: dict[str, Any] | None = None,
         server: asyncio.Server | None = None,
+        context: Context | None = None,
     ) -> StreamTransport: ...
     def _make_datagram_transport(
         self,
@@ -236,6 +237,7 @@ class LoopCore:
         server: asyncio.Server | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
     ) -> SSLTransport: ...
     def _make_tls_protocol(
         self,
@@ -305,6 +307,25 @@ class Handle(asyncio.Handle):
     def cancel(self) -> None: ...
     def cancelled(self) -> bool: ...
 
+if sys.version_info >= (3, 14):
+    @final
+    class ThreadSafeHandle(asyncio.Handle):
+        """A callback that was scheduled by call_soon_threadsafe(), on Python 3.14 and later."""
+
+        _callback: Callable[..., object] | None
+        _args: tuple[Any, ...] | None  # type: ignore[assignment]
+        _context: Context | None
+        _loop: LoopCore | None
+        _repr: str | None
+        _source_traceback: Any
+        def _run(self) -> None: ...
+        def cancel(self) -> None: ...
+        def cancelled(self) -> bool: ...
+
+    _SentHandle: TypeAlias = ThreadSafeHandle
+else:
+    _SentHandle: TypeAlias = Handle
+
 @final
 class TimerHandle(asyncio.TimerHandle):
     """A callback that was scheduled for a time; what call_later() and call_at() return."""
@@ -339,6 +360,8 @@ class StreamTransport(_FlowControlMixin):
     def _extra(self) -> dict[str, Any]: ...
     @property
     def _closing(self) -> bool: ...
+    @property
+    def _paused(self) -> bool: ...
     @property
     def _conn_lost(self) -> int: ...
     @property

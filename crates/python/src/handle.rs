@@ -22,6 +22,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::ffi::slots::{SLOTS, Slotted};
 use crate::ffi::stored_arguments::{INLINE, StoredArguments, call_stored};
+use crate::reentrant::Reentrant;
 use crate::{getter, method};
 
 /// A callback, what it is called with and in which context.
@@ -82,12 +83,27 @@ pub(crate) struct TimerHandle {
     key: Guarded<Option<TimerKey>>,
 }
 
-/// Either kind of handle.
+/// A callback that came from another thread, or may have: Python 3.14 and later have a class of their own for these.
+///
+/// `cancel()` and `cancelled()` wait while another thread runs the callback, so that what they say holds
+/// (`_ThreadSafeHandle` in CPython's `asyncio/events.py`).
+pub(crate) struct ThreadSafeHandle {
+    state: Guarded<State>,
+    lock: Reentrant,
+}
+
+/// Any kind of handle.
 pub(crate) trait AnyHandle: Slotted<State = State> {
     /// A handle with this state, for this time (`loop.time()`, in seconds) if it is a timer.
     fn new(state: State, when: f64) -> Self;
     /// Of a timer that waits: takes note that it no longer does.
-    fn take_key(&self, py: Python<'_>) -> Option<TimerKey>;
+    fn take_key(&self, _py: Python<'_>) -> Option<TimerKey> {
+        None
+    }
+    /// What is held while the callback runs and while it is cancelled or asked about, if anything.
+    fn lock(&self) -> Option<&Reentrant> {
+        None
+    }
 }
 
 impl AnyHandle for Handle {
@@ -95,9 +111,22 @@ impl AnyHandle for Handle {
     fn new(state: State, _when: f64) -> Self {
         Self { state: Guarded::new(state) }
     }
+}
 
-    fn take_key(&self, _py: Python<'_>) -> Option<TimerKey> {
-        None
+impl AnyHandle for ThreadSafeHandle {
+    fn new(state: State, _when: f64) -> Self {
+        Self { state: Guarded::new(state), lock: Reentrant::new() }
+    }
+
+    fn lock(&self) -> Option<&Reentrant> {
+        Some(&self.lock)
+    }
+}
+
+impl ThreadSafeHandle {
+    /// True if this Python has the class.
+    pub(crate) fn is_needed(py: Python<'_>) -> PyResult<bool> {
+        py.import("asyncio.events")?.hasattr("_ThreadSafeHandle")
     }
 }
 
@@ -222,6 +251,7 @@ impl<'py> Call<'py> {
 /// for `SystemExit` and `KeyboardInterrupt`, which leave (`Handle._run` in CPython's `asyncio/events.py`).
 #[inline]
 pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<()> {
+    let _held = handle.get().lock().map(|lock| lock.hold(py));
     // A handle that somebody else holds keeps its callback while and after it runs, as CPython's does. From one that only we
     // hold it is taken rather than copied.
     #[cfg(not(Py_GIL_DISABLED))]
@@ -280,6 +310,7 @@ fn cancel<T: AnyHandle>(
     arguments: Arguments<'_, '_>,
 ) -> PyResult<Py<PyAny>> {
     arguments.take("cancel", [], 0)?;
+    let _held = this.get().lock().map(|lock| lock.hold(py));
     cancel_handle(py, this)?;
     Ok(py.None())
 }
@@ -316,6 +347,7 @@ fn cancelled<T: AnyHandle>(
     arguments: Arguments<'_, '_>,
 ) -> PyResult<Py<PyAny>> {
     arguments.take("cancelled", [], 0)?;
+    let _held = this.get().lock().map(|lock| lock.hold(py));
     get_cancelled(this, py)
 }
 
@@ -385,7 +417,7 @@ fn get_scheduled(this: &Object<TimerHandle>, py: Python<'_>) -> PyResult<Py<PyAn
     Ok(scheduled.into_pyobject(py)?.to_owned().into_any().unbind())
 }
 
-/// What the two classes have in common, written once.
+/// What the classes have in common, written once.
 macro_rules! handle_class {
     ($type:ident, $name:literal, $base:literal, $doc:literal, [$($method:expr),*], [$($getter:expr),*]) => {
         impl Slotted for $type {
@@ -478,6 +510,15 @@ handle_class!(
     c"whilst.Handle",
     "Handle",
     c"A callback that was scheduled; what call_soon() and call_soon_threadsafe() return.",
+    [],
+    []
+);
+
+handle_class!(
+    ThreadSafeHandle,
+    c"whilst.ThreadSafeHandle",
+    "_ThreadSafeHandle",
+    c"A callback that was scheduled by call_soon_threadsafe(), on Python 3.14 and later.",
     [],
     []
 );

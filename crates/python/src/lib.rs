@@ -6,6 +6,7 @@ mod ffi;
 mod file;
 mod handle;
 mod process;
+mod reentrant;
 mod resolving;
 mod transport;
 
@@ -23,6 +24,9 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;
     ffi::class::make::<handle::TimerHandle>(module)?;
+    if handle::ThreadSafeHandle::is_needed(py)? {
+        ffi::class::make::<handle::ThreadSafeHandle>(module)?;
+    }
     ffi::class::make::<transport::stream::Stream>(module)?;
     ffi::class::make::<transport::datagram::Datagram>(module)?;
     ffi::class::make::<transport::pipe::ReadPipe>(module)?;

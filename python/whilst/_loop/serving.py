@@ -6,6 +6,7 @@ program expects that of the Python at hand.
 
 from __future__ import annotations
 
+import contextvars
 import os
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,14 @@ class Serving(Transports):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        context: Any = None,
+        context: contextvars.Context | None = None,
     ) -> None:
         """Accept connections on a listening socket, with or without TLS."""
-        self._accept_connections(
+        if context is None:
+            # Up to Python 3.14 it is the one in which the server starts; from 3.15 on, in which it was made.
+            context = contextvars.copy_context()
+        context.run(
+            self._accept_connections,
             protocol_factory,
             sock,
             server,

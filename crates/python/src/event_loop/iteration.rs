@@ -96,8 +96,12 @@ impl LoopCore {
     fn wait(this: &Bound<'_, Self>, timeout: Option<Duration>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        let (driver, mut completions) =
-            core.state.with(py, |state| (state.driver.take(), std::mem::take(&mut state.completions)));
+        let (driver, mut completions, timeout) = core.state.with(py, |state| {
+            // What another thread has queued since the time was computed, on builds without a GIL: from here on it would wake us.
+            let queued = !state.ready.is_empty() || !state.unsent.is_empty();
+            let timeout = if queued { Some(Duration::ZERO) } else { timeout };
+            (state.driver.take(), std::mem::take(&mut state.completions), timeout)
+        });
         let Some(mut driver) = driver else { return Err(PyRuntimeError::new_err(WRONG_THREAD)) };
         let result = if timeout.is_some_and(|timeout| timeout.is_zero()) {
             driver.wait(timeout, &mut completions)
@@ -191,6 +195,8 @@ impl LoopCore {
         match work {
             Work::Handle(handle) if core.is_debug() => Self::run_watched(this, handle),
             Work::Handle(handle) => run(py, handle),
+            Work::ThreadSafe(handle) if core.is_debug() => Self::run_watched(this, handle),
+            Work::ThreadSafe(handle) => run(py, handle),
             Work::Timer(timer) => {
                 timer.get().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }

@@ -32,7 +32,7 @@ use self::scheduling::now;
 use self::sendfile::Sendfile;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::handle::{Handle, TimerHandle, visit_queued};
+use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
@@ -42,6 +42,8 @@ use crate::transport::stream::{Stream, StreamWork};
 pub(crate) enum Work {
     /// A callback.
     Handle(Object<Handle>),
+    /// A callback that `call_soon_threadsafe` has sent, where that makes handles of another class.
+    ThreadSafe(Object<ThreadSafeHandle>),
     /// A callback whose time has come.
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
@@ -89,7 +91,8 @@ pub(crate) struct State {
 #[pyclass(subclass, frozen, module = "whilst._whilst")]
 pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
-    inbox: Inbox<Object<Handle>>,
+    /// Callbacks, and nothing else.
+    inbox: Inbox<Work>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
@@ -171,6 +174,7 @@ impl LoopCore {
             for work in state.ready.iter() {
                 match work {
                     Work::Handle(handle) => visit_queued(handle, &mut see),
+                    Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
                     Work::Timer(handle) => visit_queued(handle, &mut see),
                     Work::Stream(stream, work) => {
                         see(stream.as_py());
@@ -196,7 +200,11 @@ impl LoopCore {
             state.registry.traverse(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|handle| visit_queued(handle, &mut see));
+        self.inbox.for_each(|work| match work {
+            Work::Handle(handle) => visit_queued(handle, &mut see),
+            Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
+            _ => {}
+        });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         result
@@ -230,7 +238,14 @@ impl LoopCore {
     #[inline]
     pub(crate) fn push(&self, py: Python<'_>, work: Work) {
         self.take_inbox(py);
-        self.state.with(py, |state| state.ready.push(work));
+        let waits = self.state.with(py, |state| {
+            state.ready.push(work);
+            state.driver.is_none()
+        });
+        if waits {
+            // So this is another thread, or the loop is closed.
+            self.wake();
+        }
     }
 
     /// Wakes the loop if it waits.
@@ -325,9 +340,10 @@ impl LoopCore {
         });
         let inbox = self.inbox.close();
         // Somebody may hold these, and from here on nobody shows the collector what they refer to but they themselves.
-        for work in ready.iter() {
+        for work in ready.iter().chain(&inbox) {
             match work {
                 Work::Handle(handle) => handle.track(py),
+                Work::ThreadSafe(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
                 Work::Stream(..)
                 | Work::Datagram(..)
@@ -344,7 +360,6 @@ impl LoopCore {
             }
         }
         timers.iter().for_each(|timer| timer.track(py));
-        inbox.iter().for_each(|handle| handle.track(py));
         drop((ready, timers, inbox, others));
         // A loop that is closed has no descriptor, although somebody may refer to it for long.
         self.inbox.waker().close();

@@ -10,11 +10,11 @@ use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::copy_context;
-use crate::ffi::class::Object;
+use crate::ffi::class::{Instance, Object};
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::stored_arguments::StoredArguments;
-use crate::handle::{AnyHandle, Callback, Handle, TimerHandle, new_handle};
+use crate::handle::{AnyHandle, Callback, Handle, ThreadSafeHandle, TimerHandle, new_handle};
 
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
@@ -156,7 +156,7 @@ impl LoopCore {
         let mut handles = Vec::new();
         self.inbox.drain_into(&mut handles);
         self.state.with(py, |state| {
-            handles.into_iter().for_each(|handle| state.ready.push(Work::Handle(handle)));
+            handles.into_iter().for_each(|work| state.ready.push(work));
         });
     }
 
@@ -246,14 +246,28 @@ fn call_soon(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResu
 }
 
 fn call_soon_threadsafe(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if ThreadSafeHandle::class().is_made() {
+        send::<ThreadSafeHandle>(this, arguments, Work::ThreadSafe)
+    } else {
+        send::<Handle>(this, arguments, Work::Handle)
+    }
+}
+
+/// `call_soon_threadsafe` with this kind of handle.
+#[inline]
+fn send<T: AnyHandle>(
+    this: &Bound<'_, LoopCore>,
+    arguments: Arguments<'_, '_>,
+    work: fn(Object<T>) -> Work,
+) -> PyResult<Py<PyAny>> {
     let py = this.py();
     let core = this.get();
-    let handle: Object<Handle> = LoopCore::make_handle(this, "call_soon_threadsafe", arguments, 0, 0.0)?;
+    let handle: Object<T> = LoopCore::make_handle(this, "call_soon_threadsafe", arguments, 0, 0.0)?;
     if core.thread.load(Ordering::Relaxed) == this_thread() {
-        core.push(py, Work::Handle(handle.clone_ref(py)));
+        core.push(py, work(handle.clone_ref(py)));
     } else {
         core.inbox
-            .push(handle.clone_ref(py))
+            .push(work(handle.clone_ref(py)))
             .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
     }
     Ok(handle.into_any())

@@ -12,7 +12,7 @@ use super::LoopCore;
 use super::readiness::descriptor;
 use super::registry::Source;
 use crate::errors::os_error;
-use crate::ffi::call::{call, copy_context, in_context};
+use crate::ffi::call::{call, copy_context, copy_of_context, in_context};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
@@ -186,7 +186,8 @@ impl LoopCore {
 
     fn connected(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
         let py = this.py();
-        in_context(acceptor.context.bind(py), || {
+        // What the protocol's factory does to its context is no other connection's business.
+        in_context(&copy_of_context(acceptor.context.bind(py))?, || {
             if this.get().is_debug() {
                 return Self::connected_watched(this, acceptor, fd);
             }

@@ -112,6 +112,13 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of `context`, as `Context.copy()` makes it. Raises `TypeError` if it is none.
+#[inline]
+pub(crate) fn copy_of_context<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached; CPython checks that it was given a context. A new reference or NULL with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
+}
+
 /// Runs `body` inside of `context`, as `Context.run` does (CPython's `context_run` in `Python/context.c`): raises
 /// `RuntimeError` if somebody is in that context already, `TypeError` if it is none.
 #[inline]
@@ -128,6 +135,17 @@ pub(crate) fn in_context<'py, R>(
     match result {
         Ok(value) => left.map(|()| value),
         Err(error) => Err(error),
+    }
+}
+
+/// Runs `body` inside of `context`, if there is one.
+pub(crate) fn in_given_context<'py, R>(
+    context: Option<&Bound<'py, PyAny>>,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    match context {
+        Some(context) => in_context(context, body),
+        None => body(),
     }
 }
 

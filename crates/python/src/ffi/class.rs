@@ -102,6 +102,12 @@ impl Class {
         }
     }
 
+    /// True once the class is made.
+    #[inline]
+    pub(crate) fn is_made(&self) -> bool {
+        !self.object().is_null()
+    }
+
     #[inline]
     pub(super) fn spare(&self) -> &Spare {
         &self.spare

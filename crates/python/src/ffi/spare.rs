@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use super::guarded::Guarded;
 
 /// The memory of instances that were destroyed, for the next ones: as CPython's own free lists, for what is made and destroyed
-/// once a callback. It spares the allocator's work and the collector's count of allocations.
+/// once a callback. It spares the allocator's work and the collector's count of allocations. (Not on builds without a GIL: there each
+/// thread has an allocator of its own, and all threads would meet at this list.)
 ///
 /// Memory that lies here is as [`ffi::PyObject_GC_New`] gave it: untracked, without weak references, and no instance of a class.
 pub(super) struct Spare(Guarded<Vec<NonNull<ffi::PyObject>>>);
@@ -28,12 +29,18 @@ impl Spare {
 
     #[inline]
     pub(super) fn take(&self, py: Python<'_>) -> Option<*mut ffi::PyObject> {
+        if cfg!(Py_GIL_DISABLED) {
+            return None;
+        }
         self.0.with(py, |spare| spare.pop().map(NonNull::as_ptr))
     }
 
     /// Takes memory in; `false` if there is enough.
     #[inline]
     pub(super) fn give(&self, py: Python<'_>, memory: *mut ffi::PyObject) -> bool {
+        if cfg!(Py_GIL_DISABLED) {
+            return false;
+        }
         self.0.with(py, |spare| match NonNull::new(memory) {
             Some(memory) if spare.len() < Self::MOST => {
                 spare.push(memory);

@@ -142,8 +142,15 @@ unsafe impl Payload for Outgoing {
     }
 }
 
-/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
-pub(crate) fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
+/// What a datagram transport and a pipe ask for.
+pub(crate) const BYTES_LIKE: &str = "bytes-like object";
+
+/// What a stream transport asks for.
+pub(crate) const STREAM_BYTES: &str =
+    if cfg!(Py_3_14) { "bytes, bytearray, or memoryview object" } else { BYTES_LIKE };
+
+/// Raises `TypeError`, in CPython's words, for what is not bytes-like. `kinds` is what it asks for.
+pub(crate) fn check_bytes(data: &Bound<'_, PyAny>, kinds: &str) -> PyResult<()> {
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
@@ -151,5 +158,5 @@ pub(crate) fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let name = data.get_type().name()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
+    Err(PyTypeError::new_err(format!("data argument must be a {kinds}, not '{name}'")))
 }

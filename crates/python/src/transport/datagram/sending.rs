@@ -21,7 +21,7 @@ use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::address::Address;
-use crate::transport::outgoing::check_bytes;
+use crate::transport::outgoing::{BYTES_LIKE, check_bytes};
 use crate::transport::socket;
 
 /// How many datagrams to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
@@ -61,7 +61,7 @@ impl Datagram {
         address: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         static WARN: Import = Import::new("whilst._loop.errors", "warn_of_lost_write");
-        check_bytes(data)?;
+        check_bytes(data, BYTES_LIKE)?;
         if HEADER.is_none() && !data.is_truthy()? {
             return Ok(());
         }

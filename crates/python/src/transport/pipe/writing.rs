@@ -25,7 +25,7 @@ use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
-use crate::transport::outgoing::check_bytes;
+use crate::transport::outgoing::{BYTES_LIKE, check_bytes};
 use crate::transport::stream::SILENT_WRITES;
 
 /// What only the writing end has.
@@ -137,7 +137,7 @@ impl Pipe<Writing> {
     /// `write()`.
     pub(super) fn write(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         static WARN: Import = Import::new("whilst._loop.errors", "warn_of_lost_pipe_write");
-        check_bytes(data)?;
+        check_bytes(data, BYTES_LIKE)?;
         let piece = snapshot(data)?;
         let length = piece.as_bytes().len();
         if length == 0 {

@@ -15,6 +15,7 @@ use super::lifecycle::{Descriptor, is_buffered};
 use crate::event_loop::LoopCore;
 use crate::event_loop::tasks::new_future;
 use crate::ffi::arguments::Arguments;
+use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
 use crate::transport::flow_control::Marks;
@@ -188,6 +189,7 @@ impl Instance for Stream {
             getter!(Stream, "_sock_fd", sock_fd_attribute),
             getter!(Stream, "_extra", extra_attribute),
             getter!(Stream, "_closing", closing_attribute),
+            getter!(Stream, "_paused", paused_attribute),
             getter!(Stream, "_conn_lost", conn_lost_attribute),
             getter!(Stream, "_protocol_paused", protocol_paused_attribute),
             getter!(Stream, "_start_tls_compatible", start_tls_compatible),
@@ -495,6 +497,10 @@ fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     boolean(py, this.get().is_closing(py))
 }
 
+fn paused_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
+    boolean(py, this.get().state.with(py, |state| state.paused))
+}
+
 fn conn_lost_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
     let lost = this.get().state.with(py, |state| state.lost);
     Ok(lost.into_pyobject(py)?.into_any().unbind())
@@ -559,8 +565,8 @@ impl LoopCore {
     }
 
     /// Make a stream transport over a connected, non-blocking socket. The protocol is told in the next iteration, and `waiter`
-    /// is resolved then.
-    #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None))]
+    /// is resolved then. Its callbacks run in a copy of the context that is given, or of the current one.
+    #[pyo3(signature = (sock, protocol, waiter = None, *, extra = None, server = None, context = None))]
     fn _make_socket_transport(
         this: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
@@ -568,8 +574,10 @@ impl LoopCore {
         waiter: Option<Py<PyAny>>,
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let descriptor = Descriptor::of_socket(sock)?;
-        Stream::make(this, descriptor, protocol, waiter, extra, server).map(Object::into_any)
+        let make = || Stream::make(this, descriptor, protocol, waiter, extra, server);
+        in_given_context(context, make).map(Object::into_any)
     }
 }

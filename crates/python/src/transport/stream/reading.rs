@@ -76,10 +76,7 @@ impl Stream {
                 this.get().state.with(py, |state| state.receive = Some(operation));
                 Ok(())
             }
-            Err(error) => {
-                let error = os_error(py, &error);
-                Self::fatal_error(this, event_loop, error, "Fatal read error on socket transport")
-            }
+            Err(error) => Self::read_failed(this, event_loop, &error),
         }
     }
 
@@ -308,7 +305,13 @@ impl Stream {
         if error.kind() == io::ErrorKind::WouldBlock {
             return Ok(());
         }
+        let raw = error.raw_os_error();
         let error = os_error(event_loop.py(), error);
+        if matches!(raw, Some(libc::ENOTSOCK | libc::EPERM)) {
+            // Closed behind the transport's back, and the number is a file's by now (epoll refuses those with EPERM); or the socket
+            // is a stand-in of a test's. CPython's transport does not notice, and is there until somebody closes it.
+            return Self::report(this, event_loop, error, "A transport's descriptor is no socket");
+        }
         Self::fatal_error(this, event_loop, error, "Fatal read error on socket transport")
     }
 

@@ -25,7 +25,7 @@ use crate::ffi::buffer::snapshot;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
-use crate::transport::outgoing::{Outgoing, check_bytes};
+use crate::transport::outgoing::{Outgoing, STREAM_BYTES, check_bytes};
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 pub(crate) const SILENT_WRITES: u32 = 5;
@@ -45,7 +45,7 @@ enum Written {
 impl Stream {
     /// `write()`.
     pub(super) fn write(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        check_bytes(data)?;
+        check_bytes(data, STREAM_BYTES)?;
         this.get().check_writable(
             py,
             "Cannot call write() after write_eof()",
@@ -68,7 +68,7 @@ impl Stream {
         let mut pieces = Vec::new();
         for line in lines.try_iter()? {
             let line = line?;
-            check_bytes(&line)?;
+            check_bytes(&line, STREAM_BYTES)?;
             let piece = snapshot(&line)?;
             if !piece.as_bytes().is_empty() {
                 pieces.push(piece);

@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 use super::memory_bio::MemoryBioEngine;
 use super::{Backlog, INCOMING_KIB, OUTGOING_KIB, Phase, State, Tls, TlsTransport, Told, Waiter, marks};
 use crate::event_loop::LoopCore;
+use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::{Import, LateImport};
@@ -145,7 +146,7 @@ impl LoopCore {
     /// Make a TLS transport over a connected, non-blocking socket; `waiter` is resolved after the handshake.
     #[pyo3(signature = (
         rawsock, protocol, sslcontext, waiter = None, *, server_side = false, server_hostname = None, extra = None,
-        server = None, ssl_handshake_timeout = None, ssl_shutdown_timeout = None
+        server = None, ssl_handshake_timeout = None, ssl_shutdown_timeout = None, context = None
     ))]
     #[expect(clippy::too_many_arguments, reason = "CPython's own")]
     fn _make_ssl_transport(
@@ -160,6 +161,7 @@ impl LoopCore {
         server: Option<Py<PyAny>>,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = this.py();
         this.get().check_open()?;
@@ -174,7 +176,8 @@ impl LoopCore {
         let tls = Tls::new(this, end, protocol, waiter, true)?;
         let transport = tls.get().app_transport(py).expect("made just now");
         let descriptor = Descriptor::of_socket(rawsock)?;
-        Stream::make(this, descriptor, tls.into_any(), None, extra, server).inspect_err(|_| {
+        let make = || Stream::make(this, descriptor, tls.into_any(), None, extra, server);
+        in_given_context(context, make).inspect_err(|_| {
             // It never was open, so nobody need be warned.
             transport.get().set_closed();
         })?;
