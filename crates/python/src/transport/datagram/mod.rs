@@ -156,19 +156,6 @@ struct Audience {
 }
 
 impl Datagram {
-    /// What the protocol is told by some work, for debug mode.
-    #[cold]
-    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
-        let name = match work {
-            DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
-            DatagramWork::Readable | DatagramWork::Watch => "datagram_received",
-            DatagramWork::Writable => "resume_writing",
-            DatagramWork::Lost(_) => "connection_lost",
-        };
-        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
-        Told { transport: this.clone_ref(py).into_any(), protocol, name }
-    }
-
     /// Does what the loop's queue held for it.
     pub(crate) fn perform(
         this: &Object<Self>,
