@@ -678,7 +678,7 @@ def test_a_socket_that_raises() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets are for root")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio takes datagram sockets only, before 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="asyncio takes datagram sockets only, before 3.13")
 def test_raw_sockets() -> None:
     async def scenario(notes: list[Any]) -> None:
         notes.append("begin")
