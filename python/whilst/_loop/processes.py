@@ -76,9 +76,10 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
                 self._loop._add_reader(child.fileno(), self._ended)
             self._loop._children.add(child)
         except BaseException:
-            # Nobody would know of its end.
-            proc.kill()
-            proc.wait()
+            # Nobody would know of its end. (It may run as another user: then it goes on.)
+            with contextlib.suppress(PermissionError):
+                proc.kill()
+                proc.wait()
             self._close_raw_pipes()
             raise
 
