@@ -459,6 +459,21 @@ def test_connecting_a_pipe_fails() -> None:
             run(main(cancel))
 
 
+def test_connecting_cannot_begin() -> None:
+    def factory(*_arguments: Any, **_keywords: Any) -> Any:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        error = await error_of_awaiting(sleeper(stdin=PIPE, stdout=PIPE))
+        asyncio.get_running_loop().set_task_factory(None)
+        assert error[0] == "ZeroDivisionError"
+        await until(lambda: not children())
+
+    with nothing_left():
+        run(main())
+
+
 def test_no_descriptor_is_left_to_watch_it_with(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     started: list[int] = []

@@ -51,7 +51,15 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
         self._connecting: Coroutine[Any, Any, None] | None = None
         #: The exit code of a process that has ended before they were.
         self._early_returncode: int | None = None
-        super().__init__(loop, protocol, *arguments, **keywords)
+        try:
+            super().__init__(loop, protocol, *arguments, **keywords)
+        except BaseException:
+            # Popen, or what follows it: a task factory that raises.
+            self.close()
+            if self._connecting is not None:
+                self._connecting.close()
+                self._close_raw_pipes()
+            raise
 
     def _start(self, *arguments: Any, **keywords: Any) -> None:
         """Start the process and watch for its end."""
@@ -68,9 +76,10 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
                 self._loop._add_reader(child.fileno(), self._ended)
             self._loop._children.add(child)
         except BaseException:
-            # Nobody would know of its end.
-            proc.kill()
-            proc.wait()
+            # Nobody would know of its end. (It may run as another user: then it goes on.)
+            with contextlib.suppress(PermissionError):
+                proc.kill()
+                proc.wait()
             self._close_raw_pipes()
             raise
 
