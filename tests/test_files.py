@@ -718,6 +718,42 @@ def test_a_large_file(driver: str, tmp_path: Path) -> None:
     run(main())
 
 
+def test_not_in_memory(driver: str, tmp_path: Path) -> None:
+    """What the kernel has to fetch from the disk first."""
+    contents = random.Random(7).randbytes(4 << 20)
+    paths = [tmp_path / str(number) for number in range(8)]
+    for path in paths:
+        path.write_bytes(contents)
+
+    def forget() -> None:
+        for path in paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    async def read(path: Path, size: int) -> bytes:
+        pieces = []
+        async with whilst.open(path, "rb") as file:
+            while piece := await file.read(size):
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    async def main() -> None:
+        for size in (-1, 10_000, 300_000):
+            forget()
+            assert set(await asyncio.gather(*(read(path, size) for path in paths))) == {contents}
+        forget()
+        tasks = [asyncio.create_task(read(path, 100_000)) for path in paths]
+        await asyncio.sleep(0.001)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert set(results[1::2]) == {contents}
+
+    with no_descriptor_leaks():
+        run(main())
+
+
 def test_many_reads_at_once(driver: str, tmp_path: Path) -> None:
     """10,000 on 100 files, beside each other and in turns."""
     for number in range(100):
