@@ -9,6 +9,7 @@ mod epoll;
 mod files;
 mod operations;
 mod origin;
+mod readiness;
 mod sys;
 mod uring;
 
