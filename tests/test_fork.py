@@ -56,6 +56,25 @@ async def ended_soon(pid):
         await asyncio.sleep(0.001)
 
 
+async def leaving(body=lambda: None, code=0):
+    '''Fork in a callback; the child leaves by sys.exit(), through the loop and its runner. Return the child's number.'''
+    future = asyncio.get_running_loop().create_future()
+
+    def fork():
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            # Tasks that are cancelled may complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            body()
+            sys.exit(code)
+        future.set_result(pid)
+
+    asyncio.get_running_loop().call_soon(fork)
+    return await future
+
+
 def no_loop():
     try:
         asyncio.get_running_loop()
@@ -234,9 +253,6 @@ def test_the_parent_is_busy_while_children_come_and_go() -> None:
             writer.close()
             counts.append(number)
 
-        def leave_by_exit():
-            sys.exit(0)
-
         async def main():
             stop, counts = asyncio.Event(), []
             async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
@@ -251,13 +267,7 @@ def test_the_parent_is_busy_while_children_come_and_go() -> None:
                         pid = forked(own_loops)
                     elif number % 4 == 2:
                         # Back through the loop, which has its tasks cancelled and is closed.
-                        sys.stdout.flush()
-                        pid = os.fork()
-                        if pid == 0:
-                            signal.alarm(10)
-                            devnull = os.open(os.devnull, os.O_WRONLY)
-                            os.dup2(devnull, 2)
-                            sys.exit(0)
+                        pid = await leaving()
                     else:
                         pid = await asyncio.to_thread(forked, own_loops)
                     codes.append(await ended_soon(pid))
@@ -272,7 +282,7 @@ def test_the_parent_is_busy_while_children_come_and_go() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 4 << 20])
-@pytest.mark.parametrize("end", ["os._exit", "sys.exit", "loop.close"])
+@pytest.mark.parametrize("end", ["os._exit", "sys.exit", "return"])
 def test_what_was_written_before_the_fork_is_sent_once(size: int, end: str) -> None:
     source = f"""
         warnings.simplefilter("ignore")
@@ -284,20 +294,25 @@ def test_what_was_written_before_the_fork_is_sent_once(size: int, end: str) -> N
             there.setblocking(False)
             transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
             data = os.urandom(SIZE)
-            transport.write(data)
-            pid = os.fork()
-            if pid == 0:
+            forking = loop.create_future()
+
+            def fork():
+                pid = os.fork()
+                if pid:
+                    return forking.set_result(pid)
                 signal.alarm(10)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
                 there.close()
                 if END == "os._exit":
                     os._exit(0)
-                if END == "loop.close":
-                    transport.write(b"of the child")
-                    transport.close()
-                    loop.stop()
-                    return
                 transport.write(b"of the child")
-                sys.exit(0)
+                if END == "sys.exit":
+                    sys.exit(0)
+                transport.close()
+
+            loop.call_soon(fork)
+            transport.write(data)
+            pid = await forking
             transport.close()
             received = bytearray()
             while piece := await loop.sock_recv(there, 1 << 20):
@@ -309,7 +324,7 @@ def test_what_was_written_before_the_fork_is_sent_once(size: int, end: str) -> N
         try:
             whilst.run(main())
         except RuntimeError:
-            os._exit(0)  # The child: its loop was stopped.
+            os._exit(0)  # The child: its run has ended.
     """
     assert outcome(source) == "child 0\nthe same\n"
 
@@ -369,7 +384,6 @@ def test_what_the_child_closes_stays_open_in_the_parent(tmp_path: Any) -> None:
                 loop.remove_reader(watched)
                 for sock in (watched, other):
                     sock.close()
-                loop.stop()
 
             def abort():
                 writer.transport.abort()
@@ -381,15 +395,7 @@ def test_what_the_child_closes_stays_open_in_the_parent(tmp_path: Any) -> None:
                 gc.collect()
 
             for body in (close_all, abort, forget):
-                for leave in (os._exit, sys.exit):
-                    if leave is sys.exit:
-                        with open(os.devnull, "w") as null:
-                            error = os.dup(2)
-                            os.dup2(null.fileno(), 2)
-                            pid = forked(body, leave)
-                            os.dup2(error, 2)
-                    else:
-                        pid = forked(body)
+                for pid in (forked(body), await leaving(body)):
                     assert await ended_soon(pid) == 0
                     # The connection.
                     writer.write(b"after")
@@ -442,13 +448,7 @@ def test_a_child_that_leaves_through_asyncio_run_ends_well() -> None:
             address = server.sockets[0].getsockname()
             tasks = [asyncio.create_task(wait_for_ever(name)) for name in range(3)]
             await asyncio.sleep(0.05)
-            sys.stdout.flush()
-            pid = os.fork()
-            if pid == 0:
-                signal.alarm(10)
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-                sys.exit(7)
-            print(await ended_soon(pid))
+            print(await ended_soon(await leaving(code=7)))
             await asyncio.sleep(0.05)
             print(received)
             for task in tasks:
@@ -479,16 +479,10 @@ def test_a_tls_connection_and_a_process_survive_children(tmp_path: Any) -> None:
                 *server.sockets[0].getsockname(), ssl=client_side, server_hostname="localhost")
             process = await asyncio.create_subprocess_exec(
                 "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
-            error = os.dup(2)
             for number in range(6):
                 writer.write(b"before")
                 if number % 2:
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-                    pid = os.fork()
-                    if pid == 0:
-                        signal.alarm(10)
-                        sys.exit(0)
-                    os.dup2(error, 2)
+                    pid = await leaving()
                 else:
                     pid = forked(lambda: (writer.close(), process._transport.close(), gc.collect()))
                 assert await ended_soon(pid) == 0

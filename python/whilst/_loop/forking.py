@@ -32,7 +32,7 @@ def _after_in_child() -> None:
         if descriptor != -1 and not any(loop._is_wakeup_fd(descriptor) for loop in loops):
             signal.set_wakeup_fd(descriptor)
     for loop in loops:
-        loop._after_fork_in_child()
+        loop._task_left_behind = loop._after_fork_in_child()
         loop._forget_signals()
         # A socket's file is its server's, who is the parent.
         loop._unix_server_sockets.clear()

@@ -32,6 +32,9 @@ class Lifecycle(Signals, Processes):
     #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
     _thread_id: int | None = None
 
+    #: The process has forked while the loop ran, and this is the child.
+    _task_left_behind = False
+
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
@@ -67,6 +70,9 @@ class Lifecycle(Signals, Processes):
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
+            if self._task_left_behind:
+                self._task_left_behind = False
+                _forget_current_task(self)
             self._run_until_stopped()
         finally:
             self._detach(self._thread_id != threading.main_thread().ident)
@@ -135,6 +141,16 @@ class Lifecycle(Signals, Processes):
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+
+def _forget_current_task(loop: Lifecycle) -> None:
+    """Have asyncio forget the task in which the parent forked.
+
+    From Python 3.14 on a task's step that began in the parent does not end well in the child, where its loop does not run any
+    more; the task would stay the current one, and no other could run.
+    """
+    if sys.version_info >= (3, 14):
+        tasks._swap_current_task(loop, None)  # type: ignore[attr-defined]
 
 
 def _stop_loop_of(future: asyncio.Future[Any]) -> None:

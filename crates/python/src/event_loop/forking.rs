@@ -6,10 +6,10 @@
 //! What was written before the fork is sent before it, by the parent: so it is with CPython's loop, which sends when `write()` is called.
 //! Were it left for the end of the iteration, a child that runs or closes its copy of the loop would send it as well.
 //!
-//! A loop that runs when its process forks goes on in the parent. The child that comes back to it, if only to be ended by a
-//! `SystemExit` on its way through `asyncio.run()`, runs it to have its tasks cancelled. The loop must not read what is the parent's then, nor
-//! write for it: in the child its connections are lost, its servers accept nothing and its watches are gone. A loop that does not run
-//! then is whole in the child, as with CPython: that is how a program goes into the background after it has opened its sockets.
+//! A loop that runs when its process forks goes on in the parent. In the child the run ends should it come back to it, and
+//! `asyncio.run()` runs the loop once more to have its tasks cancelled. The loop must not read what is the parent's then, nor write for it: in
+//! the child its connections are lost, its servers accept nothing and its watches are gone. A loop that does not run then is whole in
+//! the child, as with CPython: that is how a program goes into the background after it has opened its sockets.
 
 use std::sync::atomic::Ordering;
 
@@ -37,6 +37,8 @@ impl LoopCore {
         if !core.is_running() {
             return false;
         }
+        // A child that comes back to the loop comes back to a run that is the parent's; there is nothing in it to wait for.
+        core.stopping.store(true, Ordering::Relaxed);
         // Without a GIL another thread may have been at the state when the process forked, which it will be for ever.
         let sources = core.state.try_with(|state| {
             if let Some(driver) = &mut state.driver {
