@@ -15,9 +15,11 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,17 @@ def children() -> int:
     return len(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
 
 
+def reap() -> None:
+    """Have the children that were abandoned reaped: `subprocess` does so whenever it starts another one."""
+    deadline = time.monotonic() + SECONDS
+    while children() and time.monotonic() < deadline:
+        gc.collect()
+        subprocess._cleanup()  # type: ignore[attr-defined]
+        time.sleep(0.01)
+
+
 def report(turn: int) -> None:
+    reap()
     print(json.dumps({"turn": turn, **measure()}), flush=True)
 
 
@@ -309,6 +321,43 @@ async def sendfile(loop: asyncio.AbstractEventLoop, stack: Stack) -> None:
             assert sent == 10_000
 
 
+async def sendfile_by_tls(loop: asyncio.AbstractEventLoop, stack: Stack) -> None:
+    """Over a Unix socket; with TLS it is the fallback that reads the file."""
+    client, server_side = _contexts()
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    server = await loop.create_unix_server(Echo, f"{folder}/socket", ssl=server_side)
+    await _serve(server, stack)
+    transport, peer = await loop.create_unix_connection(
+        Peer, f"{folder}/socket", ssl=client, server_hostname="localhost"
+    )
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x" * 100_000)
+        file.seek(0)
+        assert await loop.sendfile(transport, file) == 100_000
+    await _talk(transport, peer, stack)
+
+
+async def ptys(loop: asyncio.AbstractEventLoop, stack: Stack) -> None:
+    ours, theirs = (os.fdopen(end, "r+b", 0) for end in os.openpty())
+    read_transport, peer = await loop.connect_read_pipe(Peer, ours)
+    stack.callback(read_transport.close)
+    write_transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, theirs)
+    stack.callback(write_transport.close)
+    write_transport.write(b"line\n")
+    await peer.wait_for(6)  # "\n" comes as "\r\n"
+
+
+async def files(loop: asyncio.AbstractEventLoop, stack: Stack) -> None:
+    """Files of whilst's own; nothing with another loop."""
+    if not isinstance(loop, whilst.Loop):
+        return
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    async with whilst.open(f"{folder}/file", "w") as file:
+        await file.write("line\n" * 1000)
+    file = await stack.enter_async_context(whilst.open(f"{folder}/file"))
+    assert [line async for line in file] == ["line\n"] * 1000
+
+
 async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int) -> None:
     while count > 0:
         count -= len(await loop.sock_recv(sock, 5000))
@@ -405,7 +454,10 @@ KINDS: dict[str, Callable[[asyncio.AbstractEventLoop, Stack], Awaitable[None]]] 
         datagrams,
         pipes,
         subprocesses,
+        ptys,
+        files,
         sendfile,
+        sendfile_by_tls,
         sockets,
         signals,
         executor,

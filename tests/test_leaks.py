@@ -31,17 +31,15 @@ CYCLES = 500
 CONNECTIONS = 10_000
 TLS_CONNECTIONS = 1_000
 
-UNTIDY_KINDS = [kind for kind in leaking.KINDS if kind != "subprocesses"]
-"""What is left open when a loop is closed, in the tests of that. For a child that still runs a thread of CPython's waits."""
-
 Measurement = dict[str, Any]
 
 
 def check_growth(early: Measurement, late: Measurement, turns: int) -> None:
     """Nothing is there that was not, and what a turn has left is less than what a single small object would be.
 
-    An object of each type in five turns, or a block in two, is what caches take that fill up slowly. A block of malloc's
-    is 24 bytes or more, and so a turn that leaves one leaves those.
+    An object of each type in five turns, or a block in two, is what caches take that fill up slowly, and some hundred blocks
+    is what free lists keep more at one time than at another. A block of malloc's is 24 bytes or more, and so a turn that
+    leaves one leaves those.
     """
     assert late["descriptors"] == early["descriptors"]
     assert (late["threads"], late["children"]) == (early["threads"], early["children"])
@@ -58,7 +56,7 @@ def check_growth(early: Measurement, late: Measurement, turns: int) -> None:
         ),
         sep=", ",
     )
-    assert late["blocks"] - early["blocks"] < turns / 2
+    assert late["blocks"] - early["blocks"] < turns / 2 + 300
     assert late["heap"] - early["heap"] < 16 * turns + 50_000
     assert late["resident"] - early["resident"] < 1 << 20
 
@@ -79,8 +77,7 @@ def program(*arguments: str, **keywords: Any) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("how", ["tidy", "untidy"])
 def test_loops(how: str) -> None:
     """A loop is made, used in every way there is, and closed, 500 times: tidily, or with all of it still open."""
-    kinds = UNTIDY_KINDS if how == "untidy" else []
-    with program("cycles", str(CYCLES), how, *kinds) as process:
+    with program("cycles", str(CYCLES), how) as process:
         try:
             out, errors = process.communicate(timeout=100)
         finally:
