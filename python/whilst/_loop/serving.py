@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import os
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from whilst._loop.transports import Transports
 
