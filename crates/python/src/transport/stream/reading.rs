@@ -30,6 +30,10 @@ use crate::transport::tls::Tls;
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
 pub(crate) const MOST: usize = 256 * 1024;
 
+/// How many bytes TLS is given at once: they are copied twice on their way and decrypted, and should not leave the processor's cache
+/// meanwhile.
+const MOST_OF_TLS: usize = 64 * 1024;
+
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
 const BULK: usize = 64 * 1024;
@@ -192,7 +196,7 @@ impl Stream {
             let mut length = 0;
             let mut fed = Ok(());
             // The driver has these buffers back before the protocol takes its time.
-            while length < MOST
+            while length < MOST_OF_TLS
                 && fed.is_ok()
                 && let Some(chunk) = chunks.next()
             {
@@ -215,7 +219,7 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
-        let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
         let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
         event_loop.get().give_scratch_back(py, scratch);
         match fed {
