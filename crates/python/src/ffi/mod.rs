@@ -21,4 +21,5 @@ pub(crate) mod imports;
 pub(crate) mod memory_bio;
 pub(crate) mod methods;
 pub(crate) mod slots;
+mod spare;
 pub(crate) mod stored_arguments;
