@@ -66,3 +66,12 @@ pub(crate) fn snapshot<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
         Ok(Bound::from_owned_ptr_or_err(object.py(), bytes)?.cast_into_unchecked())
     }
 }
+
+/// `view[start:]` of a sequence that is sliced like a `memoryview`. (PyO3's `PySlice::new` never lets go of the numbers it makes.)
+pub(crate) fn rest<'py>(view: &Bound<'py, PyAny>, start: usize) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached; the result is a new reference or NULL with an exception set.
+    unsafe {
+        let rest = ffi::PySequence_GetSlice(view.as_ptr(), start.cast_signed(), ffi::Py_ssize_t::MAX);
+        Bound::from_owned_ptr_or_err(view.py(), rest)
+    }
+}

@@ -30,6 +30,10 @@ use crate::transport::tls::Tls;
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
 pub(crate) const MOST: usize = 256 * 1024;
 
+/// How many bytes TLS is given at once: they are copied twice on their way and decrypted, and should not leave the processor's cache
+/// meanwhile.
+const MOST_OF_TLS: usize = 64 * 1024;
+
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
 const BULK: usize = 64 * 1024;
@@ -142,14 +146,14 @@ impl Stream {
         delivery: Delivery,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        if let Some(tls) = Object::<Tls>::from_any(audience.protocol.bind(py))
-            && matches!(delivery, Delivery::Chunks(_) | Delivery::Waiting)
-        {
-            return Self::hand_to_tls(this, event_loop, audience, &tls, delivery);
-        }
-        match delivery {
-            Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
-            Delivery::Chunks(chunks) => match chunks.as_slice() {
+        let tls = Object::<Tls>::from_any(audience.protocol.bind(py));
+        match (delivery, tls) {
+            (Delivery::Chunks(chunks), Some(tls)) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
+            (Delivery::Waiting, Some(tls)) => Self::read_for_tls(this, event_loop, audience, &tls),
+            (Delivery::Chunks(chunks), None) if buffered => {
+                Self::fill_buffers(this, event_loop, audience, chunks)
+            }
+            (Delivery::Chunks(chunks), None) => match chunks.as_slice() {
                 [chunk] => {
                     let data = PyBytes::new(py, chunk);
                     // The driver has its buffer back before the protocol takes its time.
@@ -158,9 +162,9 @@ impl Stream {
                 }
                 _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
             },
-            Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
-            Delivery::End => Self::end_received(this, event_loop, audience),
-            Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
+            (Delivery::Waiting, None) => Self::read(this, event_loop, audience, buffered),
+            (Delivery::End, _) => Self::end_received(this, event_loop, audience),
+            (Delivery::Failed(error), _) => Self::read_failed(this, event_loop, &error),
         }
     }
 
@@ -197,34 +201,74 @@ impl Stream {
         Ok(())
     }
 
-    /// Hands what has arrived to TLS, from where it lies: there is no Python call and no copy in between.
-    fn hand_to_tls(
+    /// Hands what the ring has received to TLS, from where it lies: there is no Python call and no copy in between.
+    ///
+    /// Much is handed over in parts, and TLS decrypts one before it is given the next: the memory that all at once would take is too
+    /// much for the processor's caches, and C's allocator gives it back to the system each time.
+    fn feed_tls(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         tls: &Object<Tls>,
-        delivery: Delivery,
+        chunks: Vec<Chunk>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let fed = match delivery {
-            // The driver has its buffers back before the protocol takes its time.
-            Delivery::Chunks(chunks) => chunks.iter().try_for_each(|chunk| Tls::feed(tls, py, chunk)),
-            _ => {
-                let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
-                // Taken out of its place, as what is called may run Python code that looks there.
-                let mut scratch = event_loop.get().take_scratch(py);
-                let received = socket::receive(descriptor::borrow(fd), &mut scratch);
-                let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
-                event_loop.get().give_scratch_back(py, scratch);
-                match fed {
-                    Ok((0, _)) => return Self::end_received(this, event_loop, audience),
-                    Ok((_, fed)) => fed,
-                    Err(error) => return Self::read_failed(this, event_loop, &error),
-                }
+        let mut chunks = chunks.into_iter();
+        while chunks.len() > 0 {
+            let goes_on =
+                this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+            if !goes_on {
+                this.get().state.with(py, |state| {
+                    chunks.map(Received::Data).rev().for_each(|received| state.arrived.push_front(received));
+                });
+                return Ok(());
             }
-        };
-        let handed = fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py)));
-        match handed {
+            let mut length = 0;
+            let mut fed = Ok(());
+            // The driver has these buffers back before the protocol takes its time.
+            while length < MOST_OF_TLS
+                && fed.is_ok()
+                && let Some(chunk) = chunks.next()
+            {
+                length += chunk.len();
+                fed = Tls::feed(tls, py, &chunk);
+            }
+            Self::go_on_with_tls(this, event_loop, audience, tls, fed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what waits in the kernel for TLS.
+    fn read_for_tls(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        tls: &Object<Tls>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+        // Taken out of its place, as what is called may run Python code that looks there.
+        let mut scratch = event_loop.get().take_scratch(py);
+        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
+        let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
+        event_loop.get().give_scratch_back(py, scratch);
+        match fed {
+            Ok((0, _)) => Self::end_received(this, event_loop, audience),
+            Ok((_, fed)) => Self::go_on_with_tls(this, event_loop, audience, tls, fed),
+            Err(error) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Has TLS look at what it was fed.
+    fn go_on_with_tls(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        tls: &Object<Tls>,
+        fed: PyResult<()>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        match fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py))) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";

@@ -6,9 +6,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyString};
 
 use super::engine::{Engine, Progress, Stop};
+use crate::ffi::buffer::rest;
 use crate::ffi::bytes;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Visitor;
@@ -133,7 +134,7 @@ impl Engine for MemoryBioEngine {
             if self.readable(py)?.is_none() {
                 break Stop::Again;
             }
-            let place = if count == 0 { view.clone() } else { from(&view, count)? };
+            let place = if count == 0 { view.clone() } else { rest(&view, count)? };
             let size = (room - count).into_pyobject(py)?;
             let read = self.call(py, intern!(py, "read"), [size.as_any(), &place])?;
             let Some(read) = read else { break Stop::Again };
@@ -160,7 +161,7 @@ impl Engine for MemoryBioEngine {
         };
         while taken < length {
             let part = match &view {
-                Some(view) => from(view.as_any(), taken)?,
+                Some(view) => rest(view.as_any(), taken)?,
                 None => data.as_any().clone(),
             };
             match self.call(py, intern!(py, "write"), [&part])? {
@@ -206,13 +207,6 @@ impl Engine for MemoryBioEngine {
 
 fn progress<T>(result: Option<T>) -> Progress {
     if result.is_some() { Progress::Done } else { Progress::Again }
-}
-
-/// `view[start:]`.
-fn from<'py>(view: &Bound<'py, PyAny>, start: usize) -> PyResult<Bound<'py, PyAny>> {
-    // By the class: `PySlice::new` of PyO3 0.30 never lets go of the numbers that it makes.
-    let slice = view.py().get_type::<PySlice>().call1((start, view.py().None()))?;
-    view.get_item(slice)
 }
 
 /// True if the exception only says that more is wanted from the peer (`SSLAgainErrors` in CPython's `asyncio/sslproto.py`).
