@@ -64,7 +64,6 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
-use rustix::io::Errno;
 
 use self::books::{Books, CANCELLATION, SEND, WAKER, WATCHES};
 pub(super) use self::probe::available;
@@ -72,7 +71,7 @@ use self::ring::{ATTEMPTS, BUFFER_GROUP, Entered, Ring};
 use super::operations::Table;
 use super::origin::Origin;
 use super::readiness::Readiness;
-use super::{Completion, Event, Key, Operation, Payload, Purpose, Waiting, sys};
+use super::{Completion, Key, Operation, Payload, Purpose, Waiting, sys};
 use crate::inbox::Waker;
 
 /// How sends are made: as elsewhere, and taking less than all is a failure, of which the ring speaks.
@@ -161,7 +160,7 @@ impl<P> Uring<P> {
     /// before, but for the ring of another thread, which is gone.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         self.leave_foreign_ring();
-        let wanted = !self.books.to_arm.is_empty() || !self.books.sends.is_empty() || self.books.watches > 0;
+        let wanted = !self.books.to_arm.is_empty() || !self.books.sends.is_empty();
         if wanted && self.ring.is_none() {
             let mut ring = Ring::new()?;
             if self.books.receives {
@@ -172,8 +171,11 @@ impl<P> Uring<P> {
         Ok(())
     }
 
-    pub(super) fn has_ring(&self) -> bool {
-        self.ring.is_some()
+    /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
+    pub(super) fn waits_on_ring(&self) -> bool {
+        let books = &self.books;
+        let other_work = books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty();
+        self.ring.is_some() && (other_work || books.watches == 0)
     }
 
     /// Hands everything over to a driver without rings: sends are made, and their completions and all others
@@ -203,16 +205,21 @@ impl<P> Uring<P> {
         result
     }
 
-    /// Waits where there is no ring because nothing needs one.
+    /// Waits without a ring, for watches or the waker alone.
     pub(super) fn wait_without_ring(
         &mut self,
         timeout: Option<Duration>,
         waker: &Waker,
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
-        let kept = !self.books.kept.is_empty();
+        let timeout = if self.books.kept.is_empty() { timeout } else { Some(Duration::ZERO) };
         completions.append(&mut self.books.kept);
-        sys::wait_for_waker(if kept { Some(Duration::ZERO) } else { timeout }, waker)
+        match &mut self.readiness {
+            Some(readiness) if self.books.watches > 0 => {
+                readiness.wait(timeout, waker, |number| self.books.watched(number, completions))
+            }
+            _ => sys::wait_for_waker(timeout, waker),
+        }
     }
 
     /// Ends the sends without making them, because there is no ring to be had.
@@ -266,15 +273,7 @@ impl<P> Uring<P> {
         if std::mem::take(&mut books.watches_ready)
             && let Some(readiness) = readiness
         {
-            match readiness.collect(Some(Duration::ZERO)) {
-                Ok(()) => readiness.deliver(|number| {
-                    if let Some(operation) = books.operations.get(number) {
-                        completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
-                    }
-                })?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            readiness.poll(|number| books.watched(number, completions))?;
         }
         Ok(())
     }
