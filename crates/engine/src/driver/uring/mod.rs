@@ -17,9 +17,8 @@
 //!   cancelled.
 //! * Cancelling is a request too. A cancelled operation ends with a completion of its own, its last words,
 //!   which may be bytes or a connection rather than ECANCELED.
-//! * A poll that fires once and is submitted again finds what is still ready: that is a level-triggered
-//!   watch.
-//! * The kernel polls what cannot be polled (regular files) as always ready, where epoll refuses it.
+//! * A poll that fires once and is submitted again finds what is still ready: it is level-triggered. An epoll
+//!   instance can be polled like anything else, and holds none of the files that are registered with it.
 //! * When the table of completions is full, the kernel keeps more in a list, which entering the ring brings
 //!   in.
 //! * Closing a ring's descriptor cancels its operations later (milliseconds, as seen on 6.18), in a kernel
@@ -42,8 +41,9 @@
 //!   signal ended the sleep, and a Ctrl-C must not be slept over.
 //! * An operation's number is free again only after its last completion, so no completion can meet a
 //!   stranger.
-//! * A watch asks the kernel once, with epoll, whether it would take the descriptor ([`sys`]), to refuse
-//!   what epoll refuses.
+//! * Watches are of descriptors that others own, and may close without a word: so they are registered with an
+//!   epoll instance ([`Readiness`]), which the ring polls. Where there is nothing but watches the wait is on that
+//!   instance, without the ring.
 //! * In another thread than the ring's, its completions are read (which shared memory allows) and kept, the
 //!   ring is closed and another made here, to which everything that has not ended is submitted. Nothing can
 //!   be lost between: what the old ring had not put together when its thread last left it, it never will,
@@ -278,7 +278,7 @@ impl<P> Uring<P> {
         Ok(())
     }
 
-    /// Has the ring poll the instance that has the watches. A poll fires once and is submitted again, which finds what is still ready.
+    /// Has the ring poll the instance that has the watches. The poll fires once and is then submitted again.
     fn watch_watches(&mut self) -> io::Result<()> {
         let Self { books, ring: Some(ring), readiness: Some(readiness), .. } = self else { return Ok(()) };
         if books.watches > 0 && !ring.polls_watches {
