@@ -322,6 +322,47 @@ def test_a_closed_file_with_its_reader_still_there_does_no_harm() -> None:
         run(main())
 
 
+@pytest.mark.parametrize("beside", ["nothing else", "a server"])
+@pytest.mark.parametrize("watch", ["add_reader", "add_writer", "sock_recv"])
+def test_the_peer_sees_the_close_of_a_socket_that_is_watched(watch: str, beside: str) -> None:
+    """At once, not when the loop is closed: a loop holds no file open that it watches."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        if beside == "nothing else":
+            server.close()
+        for reads_before in (False, True):
+            with socket_pair(socket.AF_INET) as (first, second):
+                second.settimeout(SECONDS)
+                task = None
+                if watch == "add_reader":
+                    loop.add_reader(first, first.recv, 100)
+                elif watch == "add_writer":
+                    loop.add_writer(first, lambda: None)
+                else:
+                    task = loop.create_task(loop.sock_recv(first, 100))
+                await turns()
+                if reads_before:
+                    second.send(b"x")
+                    await asyncio.sleep(0.001)
+                    if task is not None:
+                        await task
+                        task = loop.create_task(loop.sock_recv(first, 100))
+                        await turns()
+                number = first.fileno()
+                first.close()
+                notes.append(second.recv(100) if watch != "add_writer" or not reads_before else b"")
+                notes.append(loop.remove_reader(number) or loop.remove_writer(number))
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
+
+    assert same(scenario)[::2] == [b"", b""]
+
+
 def test_the_peer_sees_the_close_of_a_socket_whose_reader_was_removed() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

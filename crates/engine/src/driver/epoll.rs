@@ -81,28 +81,19 @@ impl Epoll {
         waker: &Waker,
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
-        self.readiness.settle()?;
         let begin = completions.len();
         self.deliver_kept(completions);
-        let may_block = completions.len() == begin && timeout != Some(Duration::ZERO);
-        if may_block {
-            self.readiness.register_waker(waker)?;
-        } else {
+        let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
+        if timeout == Some(Duration::ZERO) && self.operations.is_empty() {
             waker.consume();
-            if self.operations.is_empty() {
-                return Ok(());
+            return Ok(());
+        }
+        let Self { readiness, operations, .. } = self;
+        readiness.wait(timeout, waker, |number| {
+            if let Some(&waiting) = operations.get(number) {
+                fulfil(waiting, completions);
             }
-        }
-        let sleeps = may_block && waker.announce_sleep();
-        let result = self.readiness.collect(if sleeps { timeout } else { Some(Duration::ZERO) });
-        if sleeps {
-            waker.consume();
-        }
-        match result {
-            Ok(()) => self.deliver(completions),
-            Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// Completions that need no wait.
@@ -121,24 +112,20 @@ impl Epoll {
             });
         }
     }
+}
 
-    /// Turns what the kernel said into completions.
-    fn deliver<P>(&mut self, completions: &mut Vec<Completion<P>>) -> io::Result<()> {
-        let Self { readiness, operations, .. } = self;
-        readiness.deliver(|number| {
-            let Some(&Waiting { fd, key, purpose }) = operations.get(number) else { return };
-            match purpose {
-                Purpose::Watch(_) => completions.push(Completion { key, event: Event::Ready }),
-                Purpose::Receive => {
-                    completions.push(Completion { key, event: Event::Received(Received::Waiting) });
-                }
-                Purpose::Accept { burst } => {
-                    let accepted = accept(fd, burst);
-                    completions
-                        .extend(accepted.map(|result| Completion { key, event: Event::Accepted(result) }));
-                }
-            }
-        })
+/// Does what an operation is for, now that its descriptor is ready.
+fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
+    let key = waiting.key;
+    match waiting.purpose {
+        Purpose::Watch(_) => completions.push(Completion { key, event: Event::Ready }),
+        Purpose::Receive => {
+            completions.push(Completion { key, event: Event::Received(Received::Waiting) });
+        }
+        Purpose::Accept { burst } => {
+            let accepted = accept(waiting.fd, burst);
+            completions.extend(accepted.map(|result| Completion { key, event: Event::Accepted(result) }));
+        }
     }
 }
 

@@ -448,7 +448,7 @@ impl<P: Payload> Driver<P> {
             Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
             Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
             Backend::Uring(uring) => match uring.prepare() {
-                Ok(()) if uring.has_ring() => uring.wait(timeout, &self.waker, completions),
+                Ok(()) if uring.waits_on_ring() => uring.wait(timeout, &self.waker, completions),
                 Ok(()) => uring.wait_without_ring(timeout, &self.waker, completions),
                 Err(_) if self.choice == Choice::Automatic => self.fall_back(timeout, completions),
                 Err(error) => {

@@ -230,8 +230,42 @@ impl Readiness {
         Ok(())
     }
 
-    /// Has the instance wake for the waker, too.
-    pub(super) fn register_waker(&mut self, waker: &Waker) -> io::Result<()> {
+    /// Waits for something to be ready, for as long as the timeout allows or until woken, and says which operations are.
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        waker: &Waker,
+        ready: impl FnMut(Operation),
+    ) -> io::Result<()> {
+        self.settle()?;
+        let may_block = timeout != Some(Duration::ZERO);
+        if may_block {
+            self.register_waker(waker)?;
+        } else {
+            waker.consume();
+        }
+        let sleeps = may_block && waker.announce_sleep();
+        let result = self.collect(if sleeps { timeout } else { Some(Duration::ZERO) });
+        if sleeps {
+            waker.consume();
+        }
+        match result {
+            Ok(()) => self.deliver(ready),
+            Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says which operations are ready now.
+    pub(super) fn poll(&mut self, ready: impl FnMut(Operation)) -> io::Result<()> {
+        match self.collect(Some(Duration::ZERO)) {
+            Ok(()) => self.deliver(ready),
+            Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn register_waker(&mut self, waker: &Waker) -> io::Result<()> {
         if !self.waker_registered {
             // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be
             // read.
@@ -243,7 +277,7 @@ impl Readiness {
     }
 
     /// Waits, as finely as the kernel can.
-    pub(super) fn collect(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+    fn collect(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.events.clear();
         let whole_milliseconds = timeout.is_none_or(|timeout| timeout.subsec_nanos() % 1_000_000 == 0);
         if !whole_milliseconds {
@@ -289,7 +323,7 @@ impl Readiness {
     }
 
     /// Says which operations the kernel has found ready.
-    pub(super) fn deliver(&mut self, mut ready: impl FnMut(Operation)) -> io::Result<()> {
+    fn deliver(&mut self, mut ready: impl FnMut(Operation)) -> io::Result<()> {
         let mut stale = false;
         for index in 0..self.events.len() {
             let event = self.events[index];

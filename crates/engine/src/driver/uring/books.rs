@@ -111,6 +111,13 @@ impl<P> Books<P> {
         self.operations.insert(Registered { waiting, state: State::Watched, cancelled: false })
     }
 
+    /// Notes that a watched descriptor is ready.
+    pub(super) fn watched(&self, number: Operation, completions: &mut Vec<Completion<P>>) {
+        if let Some(operation) = self.operations.get(number) {
+            completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
+        }
+    }
+
     /// Forgets a watch, and says what it was; `None` if the operation is none.
     pub(super) fn unwatch(&mut self, number: Operation) -> Option<Waiting> {
         let waiting = self.operations.get(number).filter(|it| it.state == State::Watched)?.waiting;

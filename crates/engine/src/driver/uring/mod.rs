@@ -17,9 +17,8 @@
 //!   cancelled.
 //! * Cancelling is a request too. A cancelled operation ends with a completion of its own, its last words,
 //!   which may be bytes or a connection rather than ECANCELED.
-//! * A poll that fires once and is submitted again finds what is still ready: that is a level-triggered
-//!   watch.
-//! * The kernel polls what cannot be polled (regular files) as always ready, where epoll refuses it.
+//! * A poll that fires once and is submitted again finds what is still ready: it is level-triggered. An epoll
+//!   instance can be polled like anything else, and holds none of the files that are registered with it.
 //! * When the table of completions is full, the kernel keeps more in a list, which entering the ring brings
 //!   in.
 //! * Closing a ring's descriptor cancels its operations later (milliseconds, as seen on 6.18), in a kernel
@@ -42,8 +41,9 @@
 //!   signal ended the sleep, and a Ctrl-C must not be slept over.
 //! * An operation's number is free again only after its last completion, so no completion can meet a
 //!   stranger.
-//! * A watch asks the kernel once, with epoll, whether it would take the descriptor ([`sys`]), to refuse
-//!   what epoll refuses.
+//! * Watches are of descriptors that others own, and may close without a word: so they are registered with an
+//!   epoll instance ([`Readiness`]), which the ring polls. Where there is nothing but watches the wait is on that
+//!   instance, without the ring.
 //! * In another thread than the ring's, its completions are read (which shared memory allows) and kept, the
 //!   ring is closed and another made here, to which everything that has not ended is submitted. Nothing can
 //!   be lost between: what the old ring had not put together when its thread last left it, it never will,
@@ -65,7 +65,6 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
-use rustix::io::Errno;
 
 use self::books::{Books, CANCELLATION, SEND, WAKER, WATCHES};
 pub(super) use self::probe::{available, truncates};
@@ -74,7 +73,7 @@ use super::files::FileOperation;
 use super::operations::Table;
 use super::origin::Origin;
 use super::readiness::Readiness;
-use super::{Completion, Event, Key, Operation, Payload, Purpose, Waiting, sys};
+use super::{Completion, Key, Operation, Payload, Purpose, Waiting, sys};
 use crate::inbox::Waker;
 
 /// How sends are made: as elsewhere, and taking less than all is a failure, of which the ring speaks.
@@ -178,10 +177,7 @@ impl<P> Uring<P> {
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         self.leave_foreign_ring();
         let books = &self.books;
-        let wanted = !books.to_arm.is_empty()
-            || !books.sends.is_empty()
-            || books.watches > 0
-            || books.files.has_work();
+        let wanted = !books.to_arm.is_empty() || !books.sends.is_empty() || books.files.has_work();
         if wanted && self.ring.is_none() {
             let mut ring = Ring::new()?;
             if self.books.receives {
@@ -192,8 +188,11 @@ impl<P> Uring<P> {
         Ok(())
     }
 
-    pub(super) fn has_ring(&self) -> bool {
-        self.ring.is_some()
+    /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
+    pub(super) fn waits_on_ring(&self) -> bool {
+        let books = &self.books;
+        let other_work = books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty();
+        self.ring.is_some() && (other_work || books.watches == 0)
     }
 
     /// Hands everything over to a driver without rings: sends are made, and their completions and all others
@@ -223,16 +222,21 @@ impl<P> Uring<P> {
         result
     }
 
-    /// Waits where there is no ring because nothing needs one.
+    /// Waits without a ring, for watches or the waker alone.
     pub(super) fn wait_without_ring(
         &mut self,
         timeout: Option<Duration>,
         waker: &Waker,
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
-        let kept = !self.books.kept.is_empty();
+        let timeout = if self.books.kept.is_empty() { timeout } else { Some(Duration::ZERO) };
         completions.append(&mut self.books.kept);
-        sys::wait_for_waker(if kept { Some(Duration::ZERO) } else { timeout }, waker)
+        match &mut self.readiness {
+            Some(readiness) if self.books.watches > 0 => {
+                readiness.wait(timeout, waker, |number| self.books.watched(number, completions))
+            }
+            _ => sys::wait_for_waker(timeout, waker),
+        }
     }
 
     /// Ends the sends without making them, because there is no ring to be had.
@@ -286,20 +290,12 @@ impl<P> Uring<P> {
         if std::mem::take(&mut books.watches_ready)
             && let Some(readiness) = readiness
         {
-            match readiness.collect(Some(Duration::ZERO)) {
-                Ok(()) => readiness.deliver(|number| {
-                    if let Some(operation) = books.operations.get(number) {
-                        completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
-                    }
-                })?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            readiness.poll(|number| books.watched(number, completions))?;
         }
         Ok(())
     }
 
-    /// Has the ring poll the instance that has the watches. A poll fires once and is submitted again, which finds what is still ready.
+    /// Has the ring poll the instance that has the watches. The poll fires once and is then submitted again.
     fn watch_watches(&mut self) -> io::Result<()> {
         let Self { books, ring: Some(ring), readiness: Some(readiness), .. } = self else { return Ok(()) };
         if books.watches > 0 && !ring.polls_watches {
