@@ -278,12 +278,13 @@ impl LoopCore {
         Ok(())
     }
 
-    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again.
+    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again, or whose process
+    /// is about to fork.
     pub(super) fn send_unsent_now(this: &Bound<'_, Self>) {
         let py = this.py();
         let streams = this.get().state.with(py, |state| std::mem::take(&mut state.unsent));
         for stream in streams {
-            Stream::send_now(&stream, this);
+            Stream::send_listed_now(&stream, this);
         }
     }
 }
