@@ -180,8 +180,8 @@ impl Datagram {
     pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
         let name = match work {
             DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
-            DatagramWork::Readable => "datagram_received",
-            DatagramWork::Writable | DatagramWork::Watch => "resume_writing",
+            DatagramWork::Readable | DatagramWork::Watch => "datagram_received",
+            DatagramWork::Writable => "resume_writing",
             DatagramWork::Lost(_) => "connection_lost",
         };
         Told { transport: this.clone_ref(py).into_any(), protocol: this.get().protocol(py), name }

@@ -43,9 +43,9 @@ enum Sent {
 
 /// What a call of `sendto()` comes to.
 enum Call {
-    Send(Target),
+    Send,
     /// Behind others that wait.
-    Queue(Target),
+    Queue,
     /// The transport is closed, and the datagram lost; somebody should hear of it, from a number on.
     Lost {
         warn: bool,
@@ -85,17 +85,17 @@ impl Datagram {
                 state.lost += 1;
                 Call::Lost { warn }
             } else if state.outgoing.is_empty() {
-                Call::Send(target)
+                Call::Send
             } else {
-                Call::Queue(target)
+                Call::Queue
             }
         });
-        let target = match call {
+        match call {
             Call::Lost { warn } => return if warn { WARN.get(py)?.call0().map(drop) } else { Ok(()) },
-            Call::Queue(target) => target,
-            Call::Send(target) => match this.get().first_transmit(py, &data, &target, given) {
+            Call::Queue => {}
+            Call::Send => match this.get().first_transmit(py, &data, &target, given) {
                 Sent::Done => return Ok(()),
-                Sent::Full => target,
+                Sent::Full => {}
                 Sent::Refused(error) => return this.get().error_received(py, error),
                 Sent::Broken(error) => {
                     let Some(event_loop) = this.get().event_loop(py) else { return Err(error) };
@@ -103,7 +103,7 @@ impl Datagram {
                     return Self::fatal_error(this, event_loop.bind(py), error, message);
                 }
             },
-        };
+        }
         let Some(event_loop) = this.get().event_loop(py) else { return Ok(()) };
         let event_loop = event_loop.bind(py);
         event_loop.get().check_open()?;
