@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-pytest.register_assert_rewrite("oracle")
+pytest.register_assert_rewrite("oracle", "tls")
 
 DRIVERS = ("epoll", "io_uring")
 

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from asyncio import selector_events
+from asyncio import selector_events, unix_events
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import whilst
 from whilst import _whilst
+from whilst._loop import processes
 
 RIGHT = {
     "run": """
@@ -192,6 +193,44 @@ RIGHT = {
         assert loop.run_until_complete(sockets(loop)) == b"ello"
         loop.close()
     """,
+    "files": """
+        import asyncio
+        import os
+        import tempfile
+        from typing import assert_type
+
+        import whilst
+
+        async def copy(source: whilst.BinaryFile, target: whilst.BinaryFile) -> int:
+            count = 0
+            while piece := await source.read(1000):
+                count += await target.write(piece)
+            return count
+
+        async def main(path: str) -> None:
+            async with whilst.open(path, "w", encoding="utf-8") as file:
+                reveal_type(file)  # reveals: whilst._files.text.TextFile
+                assert_type(await file.write("one\\ntwo\\n"), int)
+                assert_type(file.buffer, whilst.BinaryFile)
+            text = await whilst.open(path)
+            assert_type(text, whilst.TextFile)
+            assert_type([line async for line in text], list[str])
+            assert_type(await text.read(), str)
+            await text.close()
+            async with whilst.open(path, "rb") as source, whilst.open(os.devnull, "wb", 0) as target:
+                reveal_type(source)  # reveals: whilst._files.binary.BinaryFile
+                assert await copy(source, target) == 8
+                assert_type(await source.pread(3, 0), bytes)
+                assert_type(await source.readinto(bytearray(5)), int)
+                assert_type([line async for line in source], list[bytes])
+            mode: str = "r"
+            async with whilst.open(path, mode) as either:
+                assert_type(either, whilst.TextFile | whilst.BinaryFile)
+                assert_type(await either.read(), str | bytes)
+
+        with tempfile.TemporaryDirectory() as folder:
+            whilst.run(main(folder + "/some"))
+    """,
     "descriptors_and_signals": """
         import os
         import signal
@@ -236,6 +275,20 @@ WRONG = {
         asyncio.Runner(loop_factory=whilst.Loop())  # error: arg-type
         asyncio.Runner(loop_factory=whilst.run)  # error: arg-type
         whilst.Loop("epoll")  # error: call-arg
+    """,
+    "files": """
+        import whilst
+
+        async def main() -> None:
+            async with whilst.open("some") as file:
+                await file.write(b"bytes")  # error: arg-type
+                await file.pread(1, 0)  # error: attr-defined
+            async with whilst.open("some", "wb") as writer:
+                await writer.write("text")  # error: arg-type
+            whilst.open("some").read()  # error: attr-defined
+            whilst.open(1.5)  # error: call-overload
+            with whilst.open("some") as wrong:  # error: attr-defined
+                pass
     """,
     "scheduling": """
         import whilst
@@ -349,6 +402,8 @@ COUNTERPARTS: list[tuple[type, type]] = [
     (_whilst.Handle, asyncio.Handle),
     (_whilst.TimerHandle, asyncio.TimerHandle),
     (_whilst.StreamTransport, selector_events._SelectorSocketTransport),  # type: ignore[attr-defined]
+    (_whilst.DatagramTransport, selector_events._SelectorDatagramTransport),  # type: ignore[attr-defined]
+    (processes.SubprocessTransport, unix_events._UnixSubprocessTransport),  # type: ignore[attr-defined]
 ]
 
 

@@ -12,15 +12,20 @@ The command ``whilst SCRIPT`` needs no line in the program at all.
 # Type checkers know the name; importing it from `typing` would import typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from whilst._files import BinaryFile, TextFile
+    from whilst._files import open as open
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
     from whilst._whilst import __version__
 
+# Not `open`, which `from whilst import *` would put into the place of the builtin one.
 __all__ = [
+    "BinaryFile",
     "EventLoopPolicy",
     "Loop",
+    "TextFile",
     "__version__",
     "install",
     "new_event_loop",
@@ -32,11 +37,14 @@ __all__ = [
 # which `python -m whilst` needs: it imports the package while the current directory is first on sys.path, and asyncio
 # must not be looked for there (a program's own `select.py` would be taken for the stdlib's).
 _HOMES = {
+    "BinaryFile": "whilst._files",
     "EventLoopPolicy": "whilst._policy",
     "Loop": "whilst._loop",
+    "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
     "install": "whilst._install",
     "new_event_loop": "whilst._loop",
+    "open": "whilst._files",
     "run": "whilst._run",
     "uninstall": "whilst._install",
 }
@@ -54,4 +62,4 @@ if not TYPE_CHECKING:
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *_HOMES})

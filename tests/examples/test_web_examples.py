@@ -74,6 +74,19 @@ def test_uvicorn_app(driver: str, loop_name: str) -> None:
         assert program.complaints() == []
 
 
+def test_template_server(driver: str) -> None:
+    port = free_port()
+    arguments = ["template_server.py", "--port", str(port)]
+    with Program(arguments, driver=driver, cwd=EXAMPLES, port=port) as program:
+        connection = client(port)
+        for name, shown in (("Ada", "Ada"), ("<b>", "&lt;b&gt;"), ("", "")):
+            assert f"<p>Hello, {shown}.</p>" in ask(connection, "GET", "/?" + urlencode({"name": name}))
+        connection.close()
+        program.signal(signal.SIGINT)
+        assert program.wait() == 0
+        assert program.complaints() == []
+
+
 def test_aiohttp_server_and_client(driver: str, loop_name: str) -> None:
     port = free_port()
     with Program(
@@ -115,4 +128,6 @@ def test_no_example_is_untested() -> None:
         "uvicorn_app.py",
         "aiohttp_server.py",
         "aiohttp_client.py",
+        "template_server.py",
+        "templates",
     }

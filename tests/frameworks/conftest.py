@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import RunningServer, Servers
+from services import PostgreSQL, Redis
 from serving import DRIVERS, io_uring_refusal
 
 
@@ -48,3 +49,17 @@ def server(kind: str, driver: str, servers: Servers) -> Iterator[RunningServer]:
     finally:
         print(f"--- what {kind} printed during the test:")
         print(running.output()[seen:])
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL that is kept between tests."""
+    with PostgreSQL() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis that is kept between tests."""
+    with Redis() as service:
+        yield service

@@ -5,9 +5,11 @@
 //! * [`ready`]: what is to run, first in, first out, an iteration at a time;
 //! * [`timers`]: what is to run later;
 //! * [`inbox`]: what other threads want run, and how they wake a loop that sleeps;
-//! * [`driver`]: operations in, completions out, over `io_uring` or `epoll`.
+//! * [`driver`]: operations in, completions out, over `io_uring` or `epoll`;
+//! * [`process`]: child processes, with a descriptor that a driver can watch for their end.
 
 pub mod driver;
 pub mod inbox;
+pub mod process;
 pub mod ready;
 pub mod timers;

@@ -3,7 +3,9 @@
 mod errors;
 mod event_loop;
 mod ffi;
+mod file;
 mod handle;
+mod process;
 mod resolving;
 mod transport;
 
@@ -15,12 +17,20 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<event_loop::LoopCore>()?;
+    module.add_class::<process::ChildProcess>()?;
+    module.add_class::<file::RawFile>()?;
     event_loop::scheduling::add_methods(py)?;
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;
     ffi::class::make::<handle::TimerHandle>(module)?;
     ffi::class::make::<transport::stream::Stream>(module)?;
+    ffi::class::make::<transport::datagram::Datagram>(module)?;
+    ffi::class::make::<transport::pipe::ReadPipe>(module)?;
+    ffi::class::make::<transport::pipe::WritePipe>(module)?;
+    ffi::class::make::<transport::tls::Tls>(module)?;
+    ffi::class::make::<transport::tls::TlsTransport>(module)?;
     transport::stream::WARN.get(py)?;
+    process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)

@@ -41,14 +41,6 @@ _PrivateBase: Any = _Base
 _PrivateUnix: Any = _Unix
 
 
-def _new_child_watcher() -> Any:
-    """Return what CPython's own loop waits for children with, where each loop has one (3.14)."""
-    if not hasattr(unix_events, "_PidfdChildWatcher"):
-        return None
-    watchers: Any = unix_events
-    return watchers._PidfdChildWatcher() if watchers.can_use_pidfd() else watchers._ThreadedChildWatcher()
-
-
 class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     """Methods of CPython's loop, by name, and the attributes that they keep."""
 
@@ -62,10 +54,6 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
         self._asyncgens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._unix_server_sockets: dict[socket.socket, int] = {}
-        #: What CPython's datagram transports note themselves in.
-        self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        #: What waits for children, from Python 3.14 on; before, that is the policy's.
-        self._watcher: Any = _new_child_watcher()
 
     # Errors.
     get_exception_handler = _Base.get_exception_handler
@@ -104,14 +92,16 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     create_server = _Base.create_server
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
-    start_tls = _Base.start_tls
     _connect_sock: Any = _PrivateBase._connect_sock
     _create_connection_transport: Any = _PrivateBase._create_connection_transport
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo
     _ensure_resolved: Any = _PrivateBase._ensure_resolved
 
-    # Datagrams, pipes and processes: CPython's own transports, over this loop's `_add_reader`, `_add_writer` and
-    # `call_soon`, until there are native ones.
+    # Pipes: these end in `_make_read_pipe_transport` and `_make_write_pipe_transport`, which are this loop's.
+    connect_read_pipe = _Base.connect_read_pipe
+    connect_write_pipe = _Base.connect_write_pipe
+
+    # Datagrams: it checks, resolves, makes the socket and ends in `_make_datagram_transport`, which is this loop's.
     if TYPE_CHECKING:
         # Of the interface it has `reuse_address` still, which was taken out in Python 3.11.
         async def create_datagram_endpoint(  # type: ignore[override]
@@ -130,15 +120,11 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
 
     else:
         create_datagram_endpoint = _Base.create_datagram_endpoint
-    connect_read_pipe = _Base.connect_read_pipe
-    connect_write_pipe = _Base.connect_write_pipe
+
+    # Processes: these check arguments and end in `_make_subprocess_transport`, which is this loop's.
     subprocess_exec = _Base.subprocess_exec
     subprocess_shell = _Base.subprocess_shell
     _log_subprocess: Any = _PrivateBase._log_subprocess
-    _make_read_pipe_transport: Any = _PrivateUnix._make_read_pipe_transport
-    _make_write_pipe_transport: Any = _PrivateUnix._make_write_pipe_transport
-    _make_subprocess_transport: Any = _PrivateUnix._make_subprocess_transport
-    _child_watcher_callback: Any = _PrivateUnix._child_watcher_callback
 
     # Files to sockets: these check and choose, and read and write where there is no system call for it. The native way is
     # `whilst._loop.sendfile`'s.

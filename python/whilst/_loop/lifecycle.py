@@ -10,6 +10,8 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._loop import forking
+from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def _debug_by_default() -> bool:
     return bool(is_debug_mode())
 
 
-class Lifecycle(Signals):
+class Lifecycle(Signals, Processes):
     """``run_forever``, ``run_until_complete``, ``close`` and debug mode."""
 
     #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
@@ -33,6 +35,7 @@ class Lifecycle(Signals):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
+        forking.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
@@ -112,6 +115,7 @@ class Lifecycle(Signals):
         if self.get_debug():
             logger.debug("Close %r", self)
         self._close_signals()
+        self._abandon_children()
         self._close()
         self._executor_shutdown_called = True
         executor = self._default_executor

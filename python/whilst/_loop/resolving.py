@@ -32,11 +32,12 @@ class Resolving(Borrowed):
         if self.get_debug():
             lookup = self._getaddrinfo_debug
         else:
-            literal = addresses_of_literal(host, port, family, type, proto, flags)
-            if literal is not None:
-                return literal
             # Where CPython's loop looks it up, so that what a program puts in its place counts.
             lookup = _base_events.socket.getaddrinfo
+            if lookup is socket.getaddrinfo:
+                literal = addresses_of_literal(host, port, family, type, proto, flags)
+                if literal is not None:
+                    return literal
             if isinstance(host, (str, bytes)) and host and not isinstance(port, (str, bytes)):
                 try:
                     numeric: list[Any] = lookup(host, port, family, type, proto, flags | _NUMERIC)

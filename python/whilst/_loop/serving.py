@@ -34,21 +34,15 @@ class Serving(Transports):
         context: Any = None,
     ) -> None:
         """Accept connections on a listening socket, with or without TLS."""
-        wrap = None
-        if sslcontext is not None:
-
-            def wrap(connection: socket.socket) -> None:
-                self._make_ssl_transport(
-                    connection,
-                    protocol_factory(),
-                    sslcontext,
-                    server_side=True,
-                    server=server,
-                    ssl_handshake_timeout=ssl_handshake_timeout,
-                    ssl_shutdown_timeout=ssl_shutdown_timeout,
-                )
-
-        self._accept_connections(protocol_factory, sock, server, backlog, wrap)
+        self._accept_connections(
+            protocol_factory,
+            sock,
+            server,
+            backlog,
+            sslcontext,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
 
     def _stop_serving(self, sock: socket.socket) -> None:
         """Accept no more, close the socket and, from Python 3.13 on, remove a Unix socket's file if it is still ours."""

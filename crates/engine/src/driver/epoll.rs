@@ -65,6 +65,16 @@ impl Epoll {
         self.readiness.unregister(number, waiting.fd, waiting.purpose.interest());
     }
 
+    /// Empties the books. The instance is the parent's, and the next call that needs one makes another.
+    pub(super) fn forget(&mut self) {
+        for number in self.operations.numbers() {
+            self.operations.remove(number);
+        }
+        self.readiness.forget();
+        self.stopped.clear();
+        self.refused.clear();
+    }
+
     pub(super) fn wait<P>(
         &mut self,
         timeout: Option<Duration>,

@@ -6,6 +6,7 @@
 
 mod buffers;
 mod epoll;
+mod files;
 mod operations;
 mod origin;
 mod readiness;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 pub use self::buffers::Chunk;
 use self::epoll::Epoll;
+use self::files::pool::{POOL, Pool};
+pub use self::files::{File, FileEvent, FileOperation, Memory, Opened, Status, status};
 use self::origin::Origin;
 use self::uring::Uring;
 use crate::inbox::Waker;
@@ -100,6 +103,8 @@ pub enum Event<P> {
         /// Bytes taken.
         result: io::Result<usize>,
     },
+    /// A file operation is done. Each has exactly one such event.
+    File(FileEvent),
 }
 
 /// An event and the key of the operation that it belongs to.
@@ -156,6 +161,11 @@ pub fn available() -> Vec<&'static str> {
     }
 }
 
+/// How many forks lie between the first process that counted and this one: another number is another process.
+pub(crate) fn process() -> u32 {
+    Origin::process_here()
+}
+
 /// Makes `descriptor` refer to the open file of `other`, close-on-exec.
 pub(crate) fn replace_descriptor(descriptor: &OwnedFd, other: &OwnedFd) -> io::Result<()> {
     // SAFETY: both numbers are open and owned by who passed them; the first stays owned by its owner.
@@ -193,6 +203,8 @@ pub struct Driver<P> {
     origin: Origin,
     /// Descriptors of the payload that is being sent.
     slices: Vec<libc::iovec>,
+    /// The threads for file operations that the backend has no way of its own for.
+    pool: Option<Pool>,
 }
 
 enum Backend<P> {
@@ -234,7 +246,14 @@ impl<P: Payload> Driver<P> {
                 io::Error::new(io::ErrorKind::Unsupported, message)
             })?;
         }
-        Ok(Self { waker, choice, backend: Backend::Unmade, origin: Origin::here(), slices: Vec::new() })
+        Ok(Self {
+            waker,
+            choice,
+            backend: Backend::Unmade,
+            origin: Origin::here(),
+            slices: Vec::new(),
+            pool: None,
+        })
     }
 
     /// The backend's name as `WHILST_DRIVER` spells it: `"io_uring"` or `"epoll"`.
@@ -293,6 +312,33 @@ impl<P: Payload> Driver<P> {
         Some(Event::Sent { payload, result })
     }
 
+    /// Does something to a file: with `io_uring` as an operation of the ring, which the next wait submits; with
+    /// `epoll`, and where the ring does not know the operation, in one of a few threads.
+    ///
+    /// A file that can be polled ([`Status::pollable`]) may keep a read or a write waiting without end, and is
+    /// better waited for by [`Driver::watch`]. Operations on one file are not done in any order, but for those that
+    /// wait for each other's completions. They may outlive waits, and where a driver changes threads without having
+    /// been detached those of a ring may end with EIO, done or not: see [`Driver::has_files`].
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or memory is left for a backend.
+    pub fn file(&mut self, operation: FileOperation, key: Key) -> io::Result<Operation> {
+        self.make_backend()?;
+        if let Backend::Uring(uring) = &mut self.backend
+            && (uring::truncates() || !matches!(operation, FileOperation::Truncate { .. }))
+        {
+            return Ok(uring.file(operation, key));
+        }
+        Ok(self.pool.get_or_insert_with(|| Pool::new(&self.waker)).submit(operation, key))
+    }
+
+    /// Whether file operations are under way that only this thread can see to their end: whoever will not run the driver
+    /// again here should detach it ([`Driver::detach`]).
+    pub fn has_files(&self) -> bool {
+        matches!(&self.backend, Backend::Uring(uring) if uring.has_files())
+    }
+
     /// The payloads that the driver owns: of sends that no wait has submitted yet.
     pub fn payloads(&self) -> impl Iterator<Item = &P> {
         let uring = match &self.backend {
@@ -305,7 +351,15 @@ impl<P: Payload> Driver<P> {
     /// Asks for the end of an operation. Call it before closing the descriptor. Completions of the operation
     /// may still arrive until the next wait has returned and, for a receive, until [`Received::Stopped`]
     /// (what the kernel had received is handed over before it). Unknown and finished operations are ignored.
+    ///
+    /// A file operation ends with ECANCELED if it has not begun, else with whatever it comes to.
     pub fn cancel(&mut self, operation: Operation) {
+        if operation.0 & POOL != 0 {
+            if let Some(pool) = &mut self.pool {
+                pool.cancel(operation);
+            }
+            return;
+        }
         match &mut self.backend {
             Backend::Unmade => {}
             Backend::Epoll(epoll) => epoll.cancel(operation),
@@ -319,7 +373,13 @@ impl<P: Payload> Driver<P> {
     /// With `io_uring` and in another thread than the one that waited last, the kernel lets go some time
     /// after (it took milliseconds where it was measured), unless the driver was detached:
     /// [`Driver::detach`].
+    ///
+    /// Of a file operation nothing more is promised than by [`Driver::cancel`].
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
+        if operation.0 & POOL != 0 {
+            self.cancel(operation);
+            return Ok(());
+        }
         match &mut self.backend {
             Backend::Unmade => Ok(()),
             Backend::Epoll(epoll) => {
@@ -343,6 +403,17 @@ impl<P: Payload> Driver<P> {
         }
     }
 
+    /// Forgets all operations and sends, in a forked child whose driver was in use when it was forked: what they are about is the
+    /// parent's. Nothing will be said of any of them, but that file operations were cancelled, and their numbers are not used again.
+    /// The kernel is not asked for anything that the parent would notice.
+    pub fn forget(&mut self) {
+        match &mut self.backend {
+            Backend::Unmade => {}
+            Backend::Epoll(epoll) => epoll.forget(),
+            Backend::Uring(uring) => uring.forget(),
+        }
+    }
+
     /// Submits what is outstanding and appends what completed. Blocks up to `timeout` (`None`: without end)
     /// when nothing is there yet; returns early when woken ([`Waker`]) or interrupted by a signal, then
     /// maybe with nothing.
@@ -357,6 +428,22 @@ impl<P: Payload> Driver<P> {
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
         self.settle()?;
+        let Some(pool) = &mut self.pool else { return self.wait_on_backend(timeout, completions) };
+        let begin = completions.len();
+        pool.collect(completions);
+        let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
+        let result = self.wait_on_backend(timeout, completions);
+        if let Some(pool) = &mut self.pool {
+            pool.collect(completions);
+        }
+        result
+    }
+
+    fn wait_on_backend(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion<P>>,
+    ) -> io::Result<()> {
         match &mut self.backend {
             Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
             Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
@@ -389,6 +476,13 @@ impl<P: Payload> Driver<P> {
         };
         let begin = completions.len();
         epoll.adopt(uring.dissolve(completions));
+        let files = uring.dissolve_files();
+        if !files.is_empty() {
+            let pool = self.pool.get_or_insert_with(|| Pool::new(&self.waker));
+            for (operation, key) in files {
+                pool.submit(operation, key);
+            }
+        }
         let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
         let result = epoll.wait(timeout, &self.waker, completions);
         self.backend = Backend::Epoll(epoll);

@@ -146,6 +146,11 @@ impl Readiness {
         }
     }
 
+    /// Empties the books. The instance is the parent's, and the next call that needs one makes another.
+    pub(super) fn forget(&mut self) {
+        self.registrations.clear();
+    }
+
     /// Makes a new instance where the present one is a parent process's.
     pub(super) fn settle(&mut self) -> io::Result<()> {
         let here = Origin::here();

@@ -71,6 +71,38 @@ fn goes_on_with_epoll() {
     assert!(completions.is_empty());
 }
 
+/// What was asked of a ring that could not be made is done by threads.
+#[test]
+fn files_go_on_with_epoll() {
+    if uring::available().is_err() {
+        eprintln!("SKIPPED: this machine gives no ring");
+        return;
+    }
+    let mut driver = Driver::<Bytes>::new(Choice::Automatic, Arc::new(Waker::new())).unwrap();
+    for key in 0..3 {
+        let operation = FileOperation::Open { path: c"/".into(), flags: libc::O_RDONLY, mode: 0 };
+        let number = driver.file(operation, Key(key)).unwrap();
+        if key == 1 {
+            driver.cancel(number);
+        }
+    }
+    assert!(driver.has_files());
+    let mut completions = Vec::new();
+    driver.fall_back(Some(Duration::ZERO), &mut completions).unwrap();
+    assert_eq!(driver.name(), "epoll");
+    assert!(!driver.has_files());
+    while completions.len() < 3 {
+        driver.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
+    }
+    let mut seen = [0; 3];
+    for Completion { key, event } in completions {
+        let Event::File(FileEvent::Opened(result)) = event else { panic!("{key:?}") };
+        assert_eq!(result.is_ok(), key != Key(1));
+        seen[key.0 as usize] += 1;
+    }
+    assert_eq!(seen, [1; 3]);
+}
+
 #[test]
 fn names() {
     assert_eq!(Choice::from_name("").unwrap(), Choice::Automatic);

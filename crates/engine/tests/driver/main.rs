@@ -3,6 +3,7 @@
 mod support;
 
 mod cancelling;
+mod files;
 mod limits;
 mod moving;
 mod streams;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use whilst_engine::driver::{Completion, Event};
+use whilst_engine::driver::{Completion, Event, Interest};
 
 use super::registry::Source;
 use super::scheduling::now;
@@ -20,6 +20,8 @@ use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
+use crate::transport::datagram::Datagram;
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
@@ -145,13 +147,27 @@ impl LoopCore {
                     Some(Source::Stream(stream)) => {
                         state.ready.push(Work::Stream(stream.clone_ref(py), StreamWork::Writable));
                     }
+                    Some(Source::Datagram(transport, interest)) => {
+                        if let Some(work) = transport.get().ready(py, *interest) {
+                            state.ready.push(Work::Datagram(transport.clone_ref(py), work));
+                        }
+                    }
+                    Some(Source::ReadPipe(pipe)) => {
+                        let work = PipeWork::Ready(Interest::Readable);
+                        state.ready.push(Work::ReadPipe(pipe.clone_ref(py), work));
+                    }
+                    Some(Source::WritePipe(pipe, interest)) => {
+                        let work = PipeWork::Ready(*interest);
+                        state.ready.push(Work::WritePipe(pipe.clone_ref(py), work));
+                    }
                     Some(Source::Sendfile(sendfile)) => {
                         state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
                     }
-                    Some(Source::Acceptor(_)) | None => {}
+                    Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
+            Event::File(event) => core.push(py, Work::File(key, event)),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -179,9 +195,33 @@ impl LoopCore {
                 timer.get().set_key(py, None);
                 if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
             }
+            Work::Stream(stream, work) if core.is_debug() => {
+                let told = Stream::told(&stream, py, &work);
+                let body = || Stream::perform(&stream, this, work);
+                Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
+            }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Datagram(transport, work) if core.is_debug() => {
+                let told = Datagram::told(&transport, py, &work);
+                let body = || Datagram::perform(&transport, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
+            Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
+            Work::ReadPipe(pipe, work) if core.is_debug() => {
+                let told = ReadPipe::told(&pipe, py, &work);
+                let body = || ReadPipe::perform(&pipe, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
+            Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
+            Work::WritePipe(pipe, work) if core.is_debug() => {
+                let told = WritePipe::told(&pipe, py, &work);
+                let body = || WritePipe::perform(&pipe, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
+            Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
+            Work::File(key, event) => Self::file_operation_ended(this, key, event),
         }
     }
 
@@ -195,16 +235,29 @@ impl LoopCore {
             return Ok(());
         }
         let current = handle.clone_ref(py).into_any();
-        core.current_handle.with(py, |place| place.replace(current.clone_ref(py)));
+        core.current_handle.with(py, |place| place.replace(current));
+        let body = || {
+            let result = run(py, handle.clone_ref(py));
+            drop(core.current_handle.with(py, Option::take));
+            result
+        };
+        Self::watched(this, body, |seconds| REPORT_SLOW.get(py)?.call1((handle.bind(py), seconds)).map(drop))
+    }
+
+    /// Runs what calls the program, and reports how many seconds it took if they are more than debug mode allows.
+    #[cold]
+    pub(crate) fn watched<R>(
+        this: &Bound<'_, Self>,
+        body: impl FnOnce() -> PyResult<R>,
+        report: impl FnOnce(f64) -> PyResult<()>,
+    ) -> PyResult<R> {
         let start = Instant::now();
-        let result = run(py, handle.clone_ref(py));
+        let result = body()?;
         let seconds = start.elapsed().as_secs_f64();
-        drop(core.current_handle.with(py, Option::take));
-        result?;
         if seconds >= this.as_any().getattr("slow_callback_duration")?.extract::<f64>()? {
-            REPORT_SLOW.get(py)?.call1((handle.bind(py), seconds))?;
+            report(seconds)?;
         }
-        Ok(())
+        Ok(result)
     }
 
     /// Hands what the streams have written to the driver.
@@ -225,12 +278,13 @@ impl LoopCore {
         Ok(())
     }
 
-    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again.
+    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again, or whose process
+    /// is about to fork.
     pub(super) fn send_unsent_now(this: &Bound<'_, Self>) {
         let py = this.py();
         let streams = this.get().state.with(py, |state| std::mem::take(&mut state.unsent));
         for stream in streams {
-            Stream::send_now(&stream, this);
+            Stream::send_listed_now(&stream, this);
         }
     }
 }

@@ -34,10 +34,11 @@ impl LoopCore {
     ///
     /// With servers it is done in any case. The kernel tells of a new connection only one of those who wait to accept it, and a
     /// ring that was left to another thread waits for some time yet: it would be told, and the connection never accepted.
+    /// And with file operations under way: what a ring has of them only its own thread can see to the end.
     fn _detach(&self, py: Python<'_>, ends: bool) {
         self.state.with(py, |state| {
-            if (ends || !state.acceptors.is_empty())
-                && let Some(driver) = state.driver.as_mut()
+            if let Some(driver) = state.driver.as_mut()
+                && (ends || !state.acceptors.is_empty() || driver.has_files())
             {
                 // What cannot be taken apart now is later, by the driver itself.
                 let _ = driver.detach();
@@ -57,7 +58,7 @@ impl LoopCore {
     }
 
     /// Return True if the loop runs.
-    fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.thread.load(Ordering::Relaxed) != 0
     }
 

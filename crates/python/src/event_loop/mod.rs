@@ -3,6 +3,7 @@
 //! The class `whilst.Loop` is made in Python, of this one, of the methods that are coroutines by nature, and of
 //! `asyncio.AbstractEventLoop`.
 
+pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
 pub(crate) mod readiness;
@@ -20,18 +21,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use whilst_engine::driver::{Choice, Completion, Driver, Interest, Key, Operation};
+use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
 use self::readiness::Watches;
 use self::registry::{Registry, Source};
+use self::scheduling::now;
 use self::sendfile::Sendfile;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, TimerHandle, visit_queued};
+use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
+use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// What one iteration runs.
@@ -42,10 +46,18 @@ pub(crate) enum Work {
     Timer(Object<TimerHandle>),
     /// A stream transport has something to do of its own.
     Stream(Object<Stream>, StreamWork),
+    /// A datagram transport has something to do of its own.
+    Datagram(Object<Datagram>, DatagramWork),
     /// A socket has room for more of a file.
     Sendfile(Py<Sendfile>),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
+    /// The reading end of a pipe has something to do of its own.
+    ReadPipe(Object<ReadPipe>, PipeWork),
+    /// The writing end of a pipe has something to do of its own.
+    WritePipe(Object<WritePipe>, PipeWork),
+    /// A file operation is done.
+    File(Key, FileEvent),
 }
 
 /// What the loop's thread works on.
@@ -164,8 +176,20 @@ impl LoopCore {
                         see(stream.as_py());
                         work.traverse(&mut see);
                     }
+                    Work::Datagram(transport, work) => {
+                        see(transport.as_py());
+                        work.traverse(&mut see);
+                    }
                     Work::Sendfile(sendfile) => see(sendfile.as_any()),
-                    Work::Accepted(..) => {}
+                    Work::Accepted(..) | Work::File(..) => {}
+                    Work::ReadPipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
+                    Work::WritePipe(pipe, work) => {
+                        see(pipe.as_py());
+                        work.traverse(&mut see);
+                    }
                 }
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
@@ -217,6 +241,14 @@ impl LoopCore {
     /// True while the loop waits, which only another thread can see.
     pub(crate) fn is_waiting(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| state.driver.is_none()) && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// True if an iteration that began now would find nothing to run but what the wait brings.
+    pub(crate) fn is_idle(&self, py: Python<'_>) -> bool {
+        let is_idle = |state: &mut State| {
+            state.ready.is_empty() && state.timers.next_deadline().is_none_or(|deadline| deadline > now())
+        };
+        !self.stopping.load(Ordering::Relaxed) && self.inbox.is_empty() && self.state.with(py, is_idle)
     }
 
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.
@@ -297,7 +329,13 @@ impl LoopCore {
             match work {
                 Work::Handle(handle) => handle.track(py),
                 Work::Timer(timer) => timer.track(py),
-                Work::Stream(..) | Work::Sendfile(_) | Work::Accepted(..) => {}
+                Work::Stream(..)
+                | Work::Datagram(..)
+                | Work::Sendfile(_)
+                | Work::Accepted(..)
+                | Work::File(..)
+                | Work::ReadPipe(..)
+                | Work::WritePipe(..) => {}
             }
         }
         for source in &others.0 {

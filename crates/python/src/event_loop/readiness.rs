@@ -150,13 +150,22 @@ impl LoopCore {
         let number = descriptor(fd)?;
         let transport = this.get().state.with(py, |state| {
             let key = *state.transports.get(&number)?;
-            match state.registry.get(key) {
-                Some(Source::Stream(stream)) => Some(stream.clone_ref(py)),
-                _ => None,
+            match state.registry.get(key)? {
+                Source::Stream(stream) => Some((stream.as_py().clone_ref(py), stream.get().is_closing(py))),
+                Source::Datagram(transport, _) => {
+                    Some((transport.as_py().clone_ref(py), transport.get().is_closing(py)))
+                }
+                // A pipe's descriptor may be watched by anybody, as with CPython's loop.
+                Source::ReadPipe(_)
+                | Source::WritePipe(..)
+                | Source::Sendfile(_)
+                | Source::File(_)
+                | Source::Watch(_)
+                | Source::Acceptor(_) => None,
             }
         });
         match transport {
-            Some(transport) if !transport.get().is_closing(py) => Err(PyRuntimeError::new_err(format!(
+            Some((transport, false)) => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {} is used by transport {}",
                 fd.repr()?,
                 transport.bind(py).repr()?
@@ -185,8 +194,11 @@ impl LoopCore {
         Ok(handle.into_any())
     }
 
-    /// Has a source told whenever a descriptor is ready, in the place of who was told before.
-    pub(super) fn watch_for(
+    /// Tells `source` whenever `fd` is ready, until the watch of that key ends. There is one for each direction of a descriptor,
+    /// whoever asked for it: the last who asks has it, as in CPython's loop.
+    ///
+    /// Raises `RuntimeError` if the loop is closed, `OSError` if the descriptor is closed or cannot be polled.
+    pub(crate) fn watch_for(
         this: &Bound<'_, Self>,
         fd: RawFd,
         interest: Interest,
@@ -194,14 +206,33 @@ impl LoopCore {
     ) -> PyResult<Key> {
         let py = this.py();
         let core = this.get();
+        core.check_open()?;
         // A watch that is there is ended and made anew: its descriptor may have been closed behind the loop's back and
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
         let key = core.state.with(py, |state| state.registry.insert(source));
-        core.begin_watch(py, fd, interest, key).map(|()| key).map_err(|error| {
-            drop(core.state.with(py, |state| state.registry.remove(key)));
-            os_error(py, &error)
-        })
+        match core.begin_watch(py, fd, interest, key) {
+            Ok(()) => Ok(key),
+            Err(error) => {
+                drop(core.state.with(py, |state| state.registry.remove(key)));
+                Err(os_error(py, &error))
+            }
+        }
+    }
+
+    /// Ends the watch that [`LoopCore::watch_for`] has begun under this key, unless another has its place by now. `now`: the
+    /// descriptor is closed next, so the kernel must let go of the file, as it does by the next iteration in any case.
+    pub(crate) fn end_watch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest, key: Key, now: bool) {
+        let py = this.py();
+        let core = this.get();
+        let ended = core.forget_watch(py, fd, interest, Some(key));
+        let Some((source, Some(operation))) = ended else { return };
+        // What fails here is a ring, and the next one begins without the operation.
+        let cancelled = now && core.with_driver(py, |driver| driver.cancel_now(operation)).is_ok();
+        if !cancelled {
+            core.cancel(py, operation);
+        }
+        drop(source);
     }
 
     /// Begins a watch: now or, where the loop waits and so this is another thread, as soon as it is awake. Then it is woken.
@@ -248,11 +279,16 @@ impl LoopCore {
     /// Ends a watch; its callback is cancelled. `false` if there was none.
     pub(crate) fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
         let py = this.py();
-        let Some(source) = Self::end_watch(this, fd, interest, None)? else { return Ok(false) };
+        let Some(source) = Self::end_watch_now(this, fd, interest, None)? else { return Ok(false) };
         match source {
             Source::Watch(handle) => cancel_handle(py, &handle)?,
             Source::Sendfile(sendfile) => Sendfile::lost_watch(sendfile.bind(py))?,
-            Source::Stream(_) | Source::Acceptor(_) => {}
+            Source::Stream(_)
+            | Source::Datagram(..)
+            | Source::ReadPipe(_)
+            | Source::WritePipe(..)
+            | Source::File(_)
+            | Source::Acceptor(_) => {}
         }
         Ok(true)
     }
@@ -264,11 +300,12 @@ impl LoopCore {
         interest: Interest,
         key: Key,
     ) -> PyResult<()> {
-        Self::end_watch(this, fd, interest, Some(key)).map(drop)
+        Self::end_watch_now(this, fd, interest, Some(key)).map(drop)
     }
 
-    /// Ends a watch (only the one with the key, if there is one). Returns who was told of it.
-    fn end_watch(
+    /// Ends a watch (only the one with the key, if there is one), and the kernel lets go of the descriptor. Returns who was told of
+    /// it.
+    fn end_watch_now(
         this: &Bound<'_, Self>,
         fd: RawFd,
         interest: Interest,
@@ -276,19 +313,7 @@ impl LoopCore {
     ) -> PyResult<Option<Source>> {
         let py = this.py();
         let core = this.get();
-        let watch = core.state.with(py, |state| {
-            let watches = state.watches.get_mut(&fd)?;
-            let place = watches.place(interest);
-            if key.is_some_and(|key| place.as_ref().is_some_and(|watch| watch.key != key)) {
-                return None;
-            }
-            let watch = place.take()?;
-            if watches.is_empty() {
-                state.watches.remove(&fd);
-            }
-            Some((state.registry.remove(watch.key), watch.operation))
-        });
-        let Some((source, operation)) = watch else { return Ok(None) };
+        let Some((source, operation)) = core.forget_watch(py, fd, interest, key) else { return Ok(None) };
         if let Some(operation) = operation {
             // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
             let cancel = |state: &mut State| state.driver.as_mut().map(|driver| driver.cancel_now(operation));
@@ -299,5 +324,24 @@ impl LoopCore {
             }
         }
         Ok(source)
+    }
+
+    /// Takes a watch (only the one with the key, if there is one) out of the books: who was told of it, and its operation if it has
+    /// begun.
+    fn forget_watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        key: Option<Key>,
+    ) -> Option<(Option<Source>, Option<Operation>)> {
+        self.state.with(py, |state| {
+            let watches = state.watches.get_mut(&fd)?;
+            let watch = watches.place(interest).take_if(|watch| key.is_none_or(|key| watch.key == key))?;
+            if watches.is_empty() {
+                state.watches.remove(&fd);
+            }
+            Some((state.registry.remove(watch.key), watch.operation))
+        })
     }
 }

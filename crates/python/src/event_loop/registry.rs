@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use whilst_engine::driver::Key;
+use whilst_engine::driver::{Interest, Key};
 
 use super::sendfile::Sendfile;
 use super::servers::Acceptor;
 use crate::ffi::class::Object;
+use crate::file::Pending;
 use crate::handle::Handle;
+use crate::transport::datagram::Datagram;
+use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
 /// Who is told of a completion.
@@ -19,8 +22,16 @@ pub(crate) enum Source {
     Sendfile(Py<Sendfile>),
     /// A stream transport.
     Stream(Object<Stream>),
+    /// A datagram transport, and what it waits for.
+    Datagram(Object<Datagram>, Interest),
     /// A listening socket.
     Acceptor(Arc<Acceptor>),
+    /// The reading end of a pipe, which waits for bytes.
+    ReadPipe(Object<ReadPipe>),
+    /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
+    WritePipe(Object<WritePipe>, Interest),
+    /// Whoever waits for a file operation.
+    File(Pending),
 }
 
 impl Source {
@@ -29,7 +40,11 @@ impl Source {
             Self::Watch(handle) => visit(handle.as_py()),
             Self::Sendfile(sendfile) => visit(sendfile.as_any()),
             Self::Stream(stream) => visit(stream.as_py()),
+            Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),
+            Self::ReadPipe(pipe) => visit(pipe.as_py()),
+            Self::WritePipe(pipe, _) => visit(pipe.as_py()),
+            Self::File(pending) => pending.traverse(visit),
         }
     }
 }
@@ -78,9 +93,14 @@ impl Registry {
 
     /// Empties the registry, keeping the generations.
     pub(crate) fn drain(&mut self) -> Vec<Source> {
+        self.take_those(|_| true)
+    }
+
+    /// Takes out the sources that are `wanted`, keeping the generations.
+    pub(crate) fn take_those(&mut self, wanted: impl Fn(&Source) -> bool) -> Vec<Source> {
         let mut sources = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if let Some(source) = slot.source.take() {
+            if let Some(source) = slot.source.take_if(|source| wanted(source)) {
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(index as u32);
                 sources.push(source);

@@ -1,7 +1,7 @@
 //! Listening sockets: what `asyncio.Server` calls to have connections accepted.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -16,7 +16,8 @@ use crate::ffi::call::{call, copy_context, in_context};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::stream::{Descriptor, Stream};
+use crate::transport::stream::{Descriptor, Stream, StreamWork};
+use crate::transport::tls;
 
 /// How long accepting pauses when the process or the system has no descriptors or memory left, in seconds (CPython's
 /// `ACCEPT_RETRY_DELAY`).
@@ -29,8 +30,8 @@ pub(crate) struct Acceptor {
     fd: RawFd,
     factory: Py<PyAny>,
     server: Option<Py<PyAny>>,
-    /// What makes a transport of a connection's `socket.socket`, in the place of the factory and a plain one.
-    wrap: Option<Py<PyAny>>,
+    /// What stands between a connection and its protocol, for a server of TLS.
+    tls: Option<tls::Server>,
     backlog: usize,
     /// The context that the server was started in; each connection runs in a copy.
     context: Py<PyAny>,
@@ -44,33 +45,55 @@ impl Acceptor {
         visit(&self.factory);
         visit(&self.context);
         self.server.iter().for_each(&mut *visit);
-        self.wrap.iter().for_each(visit);
+        self.tls.iter().for_each(|tls| visit(&tls.context));
+    }
+}
+
+impl Acceptor {
+    /// The protocol of a connection that was accepted: the program's, or TLS in front of it.
+    fn make_protocol(&self, event_loop: &Bound<'_, LoopCore>) -> PyResult<Py<PyAny>> {
+        let protocol = call(self.factory.bind(event_loop.py()), [])?.unbind();
+        match &self.tls {
+            Some(tls) => tls.wrap(event_loop, protocol),
+            None => Ok(protocol),
+        }
     }
 }
 
 #[pymethods]
 impl LoopCore {
-    /// Accept connections on a listening socket; the protocol of each is made by protocol_factory. `wrap`, if given, is
-    /// called with each connection's socket instead, and makes the transport.
-    #[pyo3(signature = (protocol_factory, sock, server = None, backlog = 100, wrap = None))]
+    /// Accept connections on a listening socket; the protocol of each is made by protocol_factory. With an SSL context it
+    /// is told once the handshake is done.
+    #[pyo3(signature = (
+        protocol_factory, sock, server = None, backlog = 100, sslcontext = None, ssl_handshake_timeout = None,
+        ssl_shutdown_timeout = None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "CPython's own")]
     fn _accept_connections(
         this: &Bound<'_, Self>,
         protocol_factory: Py<PyAny>,
         sock: &Bound<'_, PyAny>,
         server: Option<Py<PyAny>>,
         backlog: usize,
-        wrap: Option<Py<PyAny>>,
+        sslcontext: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         core.check_open()?;
         let fd = descriptor(sock)?;
+        let tls = sslcontext.map(|context| tls::Server {
+            context,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+        });
         let acceptor = Arc::new(Acceptor {
             socket: sock.clone().unbind(),
             fd,
             factory: protocol_factory,
             server,
-            wrap,
+            tls,
             backlog: backlog.max(1),
             context: copy_context(py)?.unbind(),
             operation: Guarded::new(None),
@@ -164,17 +187,32 @@ impl LoopCore {
     fn connected(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
         let py = this.py();
         in_context(acceptor.context.bind(py), || {
-            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-            if let Some(wrap) = &acceptor.wrap {
-                let socket = crate::transport::socket::into_python(py, fd)?;
-                wrap.bind(py).call1((socket,))?;
-                return Ok(());
+            if this.get().is_debug() {
+                return Self::connected_watched(this, acceptor, fd);
             }
-            let protocol = call(acceptor.factory.bind(py), [])?;
-            let stream = Stream::new(this, Descriptor::Owned(fd), protocol.unbind(), None, server)?;
+            let protocol = acceptor.make_protocol(this)?;
+            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+            let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
             // Its context is a copy, so it can be entered from here.
             Stream::connect(&stream, this, None)
         })
+    }
+
+    /// The same as debug mode wants it: the connection is logged, and who takes long is reported.
+    #[cold]
+    fn connected_watched(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
+        static LOG: Import = Import::new("whilst._loop.errors", "log_new_connection");
+        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_factory");
+        let py = this.py();
+        let report =
+            |seconds| REPORT_SLOW.get(py)?.call1((&acceptor.factory, &acceptor.server, seconds)).map(drop);
+        LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
+        let protocol = Self::watched(this, || acceptor.make_protocol(this), report)?;
+        let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
+        let told = Stream::told(&stream, py, &StreamWork::Connect(None));
+        let body = || Stream::connect(&stream, this, None);
+        Self::watched(this, body, |seconds| told.report_slow(py, seconds))
     }
 
     /// Out of descriptors or memory: pauses, says so once and tries again later. A listening socket that is none any more is

@@ -1,5 +1,6 @@
 //! The contents of `bytes` objects, and `bytes` that are made in place.
 
+use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 
@@ -9,7 +10,7 @@ use pyo3::types::PyBytes;
 
 unsafe extern "C" {
     /// <https://docs.python.org/3/c-api/bytes.html#c._PyBytes_Resize>, which PyO3 leaves out.
-    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+    pub(super) fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> c_int;
 }
 
 /// The contents of a `bytes` object. They never change, so no token is needed to look at them.
@@ -41,35 +42,46 @@ pub(crate) fn concat<'py>(
     }
 }
 
-/// A `bytes` object of what `fill` puts into memory of `most` bytes: it says how many, from the first on. For much at a time,
-/// which would take long to copy; what is left over is given back.
-///
-/// Raises `MemoryError`; the inner error is `fill`'s.
-pub(crate) fn filled<'py>(
-    py: Python<'py>,
-    most: usize,
-    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
-    // SAFETY: a new object of `most` bytes, which nobody else has seen yet. `fill` vouches for the first `count` of them and the
-    // others are cut off (or, where they are all, never looked at); resizing takes the reference and gives back one or none.
+/// A `bytes` object of what `fill` has put into the beginning of its memory, which is of `capacity` bytes, above 0.
+pub(crate) fn filled(
+    py: Python<'_>,
+    capacity: usize,
+    fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
+) -> io::Result<Bound<'_, PyBytes>> {
+    // SAFETY: a new object of `capacity` bytes, which nobody else has seen yet, lent out as memory that is not initialized. What
+    // comes back as initialized is its beginning, and the object is made as long as that while there is one reference to it, which
+    // resizing consumes.
     unsafe {
-        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), most.cast_signed());
+        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity.cast_signed());
         if object.is_null() {
-            return Err(PyErr::fetch(py));
+            return Err(out_of_memory(py));
         }
-        let place = ffi::PyBytes_AS_STRING(object).cast::<MaybeUninit<u8>>().cast_mut();
-        match fill(std::slice::from_raw_parts_mut(place, most)) {
-            Ok(count) if count < most => {
-                if _PyBytes_Resize(&raw mut object, count.cast_signed()) < 0 {
-                    return Err(PyErr::fetch(py));
+        let memory = ffi::PyBytes_AS_STRING(object).cast::<MaybeUninit<u8>>().cast_mut();
+        let filled = fill(std::slice::from_raw_parts_mut(memory, capacity)).map(|filled| {
+            assert!(
+                filled.as_ptr() == memory.cast() && filled.len() <= capacity,
+                "the memory that was given"
+            );
+            filled.len()
+        });
+        match filled {
+            Ok(count) => {
+                if count < capacity && _PyBytes_Resize(&raw mut object, count.cast_signed()) < 0 {
+                    return Err(out_of_memory(py));
                 }
+                Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
             }
-            Ok(_all) => {}
             Err(error) => {
                 ffi::Py_DECREF(object);
-                return Ok(Err(error));
+                Err(error)
             }
         }
-        Ok(Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked()))
     }
+}
+
+/// The error in the place of the `MemoryError` that CPython has set.
+#[cold]
+fn out_of_memory(py: Python<'_>) -> io::Error {
+    drop(PyErr::take(py));
+    io::ErrorKind::OutOfMemory.into()
 }

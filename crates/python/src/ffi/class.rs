@@ -28,7 +28,7 @@ use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use super::slots::Spare;
+use super::spare::Spare;
 
 /// What an instance of a class holds behind its base's layout.
 pub(crate) trait Instance: Sized + Send + Sync + 'static {

@@ -19,6 +19,27 @@ pub(crate) type Method<T> =
 /// The signature of an attribute: the instance.
 pub(crate) type Getter<T> = fn(&Object<T>, Python<'_>) -> PyResult<Py<PyAny>>;
 
+/// The signature of an attribute's assignment: the instance and the value, or `None` where it is deleted.
+pub(crate) type Setter<T> = fn(&Object<T>, Python<'_>, Option<&Bound<'_, PyAny>>) -> PyResult<()>;
+
+/// The body behind [`getter!`](crate::getter) with an assignment.
+///
+/// # Safety
+///
+/// What CPython gives a setter of the class of `T`: an instance, and a value or NULL.
+#[doc(hidden)]
+pub(crate) unsafe fn run_setter<T: Instance>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    set: Setter<T>,
+) -> PyResult<std::ffi::c_int> {
+    // SAFETY: by the contract above.
+    let (this, value) =
+        unsafe { (Object::<T>::ref_from_ptr(&object), Bound::from_borrowed_ptr_or_opt(py, value)) };
+    set(this, py, value.as_ref()).map(|()| 0)
+}
+
 /// The body behind [`method!`](crate::method).
 ///
 /// # Safety
@@ -65,9 +86,29 @@ macro_rules! method {
     }};
 }
 
-/// An entry of a class's attribute table: `getter!(Type, "name", function)`.
+/// An entry of a class's attribute table: `getter!(Type, "name", function)`, with one more function for an attribute that can be
+/// assigned to.
 #[macro_export]
 macro_rules! getter {
+    ($type:ty, $name:literal, $function:path, $setter:path) => {{
+        unsafe extern "C" fn set(
+            object: *mut pyo3::ffi::PyObject,
+            value: *mut pyo3::ffi::PyObject,
+            _closure: *mut std::ffi::c_void,
+        ) -> std::ffi::c_int {
+            unsafe fn attached(
+                py: pyo3::Python<'_>,
+                object: *mut pyo3::ffi::PyObject,
+                value: *mut pyo3::ffi::PyObject,
+            ) -> pyo3::PyResult<std::ffi::c_int> {
+                // SAFETY: what CPython gives is passed on.
+                unsafe { $crate::ffi::methods::run_setter::<$type>(py, object, value, $setter) }
+            }
+            // SAFETY: CPython checks that attributes are set on instances of their class, and asks with the thread attached.
+            unsafe { pyo3::get_trampoline_function!(objobjproc, attached)(object, value) }
+        }
+        pyo3::ffi::PyGetSetDef { set: Some(set), ..$crate::getter!($type, $name, $function) }
+    }};
     ($type:ty, $name:literal, $function:path) => {{
         unsafe extern "C" fn get(
             object: *mut pyo3::ffi::PyObject,

@@ -9,7 +9,7 @@
 //! reference to an object or nothing, for that is what such an access, CPython and `ffi/class.rs` take it for; and that
 //! whoever reads a slot here is prepared to find an object of any type.
 
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -22,43 +22,6 @@ pub(crate) const SLOTS: usize = 6;
 
 /// What the slots hold.
 pub(crate) type Slots = [Option<Py<PyAny>>; SLOTS];
-
-/// The memory of instances that were destroyed, for the next ones: as CPython's own free lists, for what is made and destroyed
-/// once a callback. It spares the allocator's work and the collector's count of allocations.
-///
-/// Memory that lies here is as [`ffi::PyObject_GC_New`] gave it: untracked, without weak references, and no instance of a class.
-pub(super) struct Spare(Guarded<Vec<NonNull<ffi::PyObject>>>);
-
-// SAFETY: the memory belongs to nobody; it may be used in any thread that is attached.
-unsafe impl Send for Spare {}
-// SAFETY: as above, and the guard lets one thread at a time in.
-unsafe impl Sync for Spare {}
-
-impl Spare {
-    /// So many are kept of each class: what a busy iteration has (some 100 bytes each).
-    const MOST: usize = 512;
-
-    pub(super) const fn new() -> Self {
-        Self(Guarded::new(Vec::new()))
-    }
-
-    #[inline]
-    fn take(&self, py: Python<'_>) -> Option<*mut ffi::PyObject> {
-        self.0.with(py, |spare| spare.pop().map(NonNull::as_ptr))
-    }
-
-    /// Takes memory in; `false` if there is enough.
-    #[inline]
-    pub(super) fn give(&self, py: Python<'_>, memory: *mut ffi::PyObject) -> bool {
-        self.0.with(py, |spare| match NonNull::new(memory) {
-            Some(memory) if spare.len() < Self::MOST => {
-                spare.push(memory);
-                true
-            }
-            _ => false,
-        })
-    }
-}
 
 /// An instance that keeps references in its base's slots.
 pub(crate) trait Slotted: Instance {

@@ -1,15 +1,15 @@
 //! Addresses of sockets, as Python writes them.
 
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 /// The address of one end of a connection, kept until somebody asks.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Address {
     V4(SocketAddrV4),
     V6(SocketAddrV6),
@@ -30,16 +30,45 @@ impl Address {
             .map_or(Self::Unknown, |address| address.map_or(Self::Unknown, |it| Self::new(&it)))
     }
 
-    fn new(address: &SocketAddrAny) -> Self {
-        if let Ok(address) = SocketAddrV4::try_from(address.clone()) {
-            Self::V4(address)
-        } else if let Ok(address) = SocketAddrV6::try_from(address.clone()) {
-            Self::V6(address)
-        } else if let Ok(address) = SocketAddrUnix::try_from(address.clone()) {
-            Self::Unix(Box::new(address))
-        } else {
-            Self::Unknown
+    /// The address that the kernel has told.
+    pub(crate) fn new(address: &SocketAddrAny) -> Self {
+        match address.address_family() {
+            AddressFamily::INET => address.clone().try_into().map_or(Self::Unknown, Self::V4),
+            AddressFamily::INET6 => address.clone().try_into().map_or(Self::Unknown, Self::V6),
+            AddressFamily::UNIX => {
+                address.clone().try_into().map_or(Self::Unknown, |address| Self::Unix(Box::new(address)))
+            }
+            _ => Self::Unknown,
         }
+    }
+
+    /// The address of the internet's family `family` that Python's `socket` would make of `address` (`getsockaddrarg` in CPython's
+    /// `socketmodule.c`), if it is plain: a tuple of figures. `None` for host names, for the short forms of an address, for what is
+    /// wrong and for other families: what becomes of them, or what is said about them, is `socket`'s business. Runs no Python code.
+    pub(crate) fn from_python(family: i32, address: &Bound<'_, PyAny>) -> Option<Self> {
+        let tuple = address.cast_exact::<PyTuple>().ok()?;
+        let number =
+            |index: usize| tuple.get_item(index).ok()?.cast_exact::<PyInt>().ok()?.extract::<u32>().ok();
+        let length = tuple.len();
+        let wanted = match family {
+            libc::AF_INET => 2..=2,
+            libc::AF_INET6 => 2..=4,
+            _ => return None,
+        };
+        if !wanted.contains(&length) {
+            return None;
+        }
+        let host = tuple.get_item(0).ok()?;
+        let host = host.cast_exact::<PyString>().ok()?.to_str().ok()?;
+        let port = u16::try_from(number(1)?).ok()?;
+        if family == libc::AF_INET {
+            return Some(Self::V4(SocketAddrV4::new(host.parse().ok()?, port)));
+        }
+        let flow = if length > 2 { number(2)? } else { 0 };
+        let scope = if length > 3 { number(3)? } else { 0 };
+        // Of more bits than that Python says that they are too many.
+        (flow <= 0xf_ffff).then_some(())?;
+        Some(Self::V6(SocketAddrV6::new(host.parse().ok()?, port, flow, scope)))
     }
 
     /// True for the internet's families.
@@ -64,10 +93,10 @@ impl Address {
             Self::V6(address) => PyTuple::new(
                 py,
                 [
-                    PyString::new(py, &address.ip().to_string()).into_any(),
+                    PyString::new(py, &figures(*address.ip())).into_any(),
                     address.port().into_pyobject(py)?.into_any(),
-                    // The kernel's byte order, which Python turns around.
-                    u32::from_be(address.flowinfo()).into_pyobject(py)?.into_any(),
+                    // `rustix` has turned the kernel's byte order around, as Python does.
+                    address.flowinfo().into_pyobject(py)?.into_any(),
                     address.scope_id().into_pyobject(py)?.into_any(),
                 ],
             )?
@@ -86,5 +115,16 @@ impl Address {
             }
             Self::Unknown => py.None().into_bound(py),
         })
+    }
+}
+
+/// An address as inet_ntop(3) writes it, which Python uses: those that are compatible with IPv4 (RFC 4291, 2.5.5.1) it writes like
+/// those that are mapped from IPv4, which Rust does not.
+fn figures(address: Ipv6Addr) -> String {
+    match (address.segments(), address.octets()) {
+        ([0, 0, 0, 0, 0, 0, high, _], [.., a, b, c, d]) if high != 0 => {
+            format!("::{}", Ipv4Addr::new(a, b, c, d))
+        }
+        _ => address.to_string(),
     }
 }

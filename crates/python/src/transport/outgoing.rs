@@ -1,9 +1,11 @@
 //! Bytes on their way out.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use whilst_engine::driver::Payload;
 
 /// How many pieces one send takes at most; more than the kernel's own limit (`UIO_MAXIOV`, 1024) would be refused, and past
@@ -107,6 +109,17 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// What is to be sent, in order, as far as it goes into one system call.
+    pub(crate) fn io_slices(&self) -> Vec<IoSlice<'_>> {
+        let mut skip = self.sent;
+        let pieces = self.first.iter().chain(&self.others).take(MOST_SLICES);
+        pieces
+            .map(|piece| IoSlice::new(&crate::ffi::bytes::contents(piece)[std::mem::take(&mut skip)..]))
+            .collect()
+    }
+}
+
 // SAFETY: the pieces are `bytes` objects, which never change and do not move; they are kept alive by references of `self`'s. A move of
 // `self` moves the references only.
 unsafe impl Payload for Outgoing {
@@ -127,4 +140,16 @@ unsafe impl Payload for Outgoing {
         // What is left over after the first slices must be sent next, whether or not somebody waits.
         self.awaited || self.others.len() >= MOST_SLICES
     }
+}
+
+/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
+pub(crate) fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    let name = data.get_type().name()?;
+    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
 }

@@ -9,6 +9,7 @@ use io_uring::cqueue;
 use super::super::buffers::Pool;
 use super::super::operations::Table;
 use super::super::{Completion, Event, Key, Operation, Payload, Purpose, Received, Waiting, sys};
+use super::files::{FILE, Files};
 
 /// The `user_data` of the waker's poll. Operations' numbers leave the upper bits free.
 pub(super) const WAKER: u64 = 1 << 63;
@@ -17,7 +18,7 @@ pub(super) const CANCELLATION: u64 = 1 << 62;
 /// The `user_data` of sends, with the send's place in the queue.
 pub(super) const SEND: u64 = 1 << 61;
 /// The `user_data` of the poll of the epoll instance that has the watches.
-pub(super) const WATCHES: u64 = 1 << 60;
+pub(super) const WATCHES: u64 = WAKER | 1;
 
 /// An operation and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,7 @@ pub(super) struct Books<P> {
     /// Armed operations that were cancelled.
     pub(super) to_cancel: Vec<Operation>,
     pub(super) sends: Vec<Send<P>>,
+    pub(super) files: Files,
     /// The sends' slices, one after the other.
     pub(super) slices: Vec<libc::iovec>,
     /// Completions for the next wait to return.
@@ -84,6 +86,7 @@ impl<P> Books<P> {
             to_arm: Vec::new(),
             to_cancel: Vec::new(),
             sends: Vec::new(),
+            files: Files::new(),
             slices: Vec::new(),
             kept: Vec::new(),
             armed: 0,
@@ -141,6 +144,9 @@ impl<P> Books<P> {
 
     /// Notes that an operation is to end. Those that the kernel does not have end here.
     pub(super) fn cancel(&mut self, number: Operation) {
+        if number.0 & FILE != 0 {
+            return self.files.cancel(number, &mut self.kept);
+        }
         let Some(operation) = self.operations.get_mut(number) else { return };
         if operation.state == State::Armed {
             if !operation.cancelled {
@@ -167,8 +173,10 @@ impl<P> Books<P> {
         Some(operation.waiting)
     }
 
-    /// After the ring is gone: what the kernel had is to be submitted anew, or has ended.
-    pub(super) fn disarm_all(&mut self) {
+    /// After the ring is gone: what the kernel had is to be submitted anew, or has ended. `inherited`: the ring is
+    /// a parent process's.
+    pub(super) fn disarm_all(&mut self, inherited: bool) {
+        self.files.disarm_all(inherited, &mut self.kept);
         self.to_cancel.clear();
         self.to_arm.clear();
         self.armed = 0;
@@ -185,6 +193,20 @@ impl<P> Books<P> {
         }
     }
 
+    /// Forgets all that is to be done or said, but of files. There is no ring.
+    pub(super) fn forget(&mut self) {
+        for number in self.operations.numbers() {
+            self.operations.remove(number);
+        }
+        self.to_arm.clear();
+        self.to_cancel.clear();
+        self.sends.clear();
+        self.slices.clear();
+        self.kept.retain(|completion| matches!(completion.event, Event::File(_)));
+        self.watches = 0;
+        self.watches_ready = false;
+    }
+
     /// Books a completion and appends what it means to the caller.
     pub(super) fn complete(
         &mut self,
@@ -194,7 +216,9 @@ impl<P> Books<P> {
     ) {
         let user_data = entry.user_data();
         let number = Operation(user_data);
-        if let Some(&operation) = self.operations.get(number) {
+        if user_data & FILE != 0 && user_data < SEND {
+            self.armed -= usize::from(self.files.complete(user_data, entry.result(), completions));
+        } else if let Some(&operation) = self.operations.get(number) {
             self.progress(number, operation, entry, pool, completions);
         } else if user_data & SEND != 0 {
             let place = (user_data & !SEND) as usize;

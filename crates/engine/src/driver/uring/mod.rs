@@ -55,6 +55,7 @@
 //!   lets go of the buffers.
 
 mod books;
+mod files;
 mod probe;
 mod ring;
 
@@ -66,8 +67,9 @@ use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
 
 use self::books::{Books, CANCELLATION, SEND, WAKER, WATCHES};
-pub(super) use self::probe::available;
+pub(super) use self::probe::{available, truncates};
 use self::ring::{ATTEMPTS, BUFFER_GROUP, Entered, Ring};
+use super::files::FileOperation;
 use super::operations::Table;
 use super::origin::Origin;
 use super::readiness::Readiness;
@@ -119,6 +121,20 @@ impl<P> Uring<P> {
         self.books.send(fd, key, payload);
     }
 
+    pub(super) fn file(&mut self, operation: FileOperation, key: Key) -> Operation {
+        self.books.files.start(operation, key)
+    }
+
+    /// Whether there are file operations that have not ended.
+    pub(super) fn has_files(&self) -> bool {
+        !self.books.files.is_empty()
+    }
+
+    /// Takes out the file operations, which no ring has.
+    pub(super) fn dissolve_files(&mut self) -> Vec<(FileOperation, Key)> {
+        self.books.files.dissolve()
+    }
+
     pub(super) fn cancel(&mut self, number: Operation) {
         if !self.unwatch(number) {
             self.books.cancel(number);
@@ -160,7 +176,8 @@ impl<P> Uring<P> {
     /// before, but for the ring of another thread, which is gone.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         self.leave_foreign_ring();
-        let wanted = !self.books.to_arm.is_empty() || !self.books.sends.is_empty();
+        let books = &self.books;
+        let wanted = !books.to_arm.is_empty() || !books.sends.is_empty() || books.files.has_work();
         if wanted && self.ring.is_none() {
             let mut ring = Ring::new()?;
             if self.books.receives {
@@ -174,7 +191,8 @@ impl<P> Uring<P> {
     /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
     pub(super) fn waits_on_ring(&self) -> bool {
         let books = &self.books;
-        let other_work = books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty();
+        let other_work =
+            books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty() || books.files.has_work();
         self.ring.is_some() && (other_work || books.watches == 0)
     }
 
@@ -315,6 +333,16 @@ impl<P> Uring<P> {
             }
         }
         books.to_arm.clear();
+        for number in books.files.cancellations() {
+            Self::push_cancellation(ring, number)?;
+        }
+        books.files.begin_arming();
+        while let Some(entry) = books.files.arm() {
+            books.armed += 1;
+            // SAFETY: the books keep the operation, with what its entry points to, until its completion is booked, or for
+            // ever.
+            unsafe { ring.push(&entry)? };
+        }
         // The headers must not move while the kernel may read them, so they are all put down first.
         messages.clear();
         messages.extend(
@@ -426,6 +454,16 @@ impl<P> Uring<P> {
         result
     }
 
+    /// Empties the books and leaves the ring, which is the parent's.
+    pub(super) fn forget(&mut self) {
+        self.books.files.forget(&mut self.books.kept);
+        self.leave_foreign_ring();
+        self.books.forget();
+        if let Some(readiness) = &mut self.readiness {
+            readiness.forget();
+        }
+    }
+
     /// Leaves a ring that was made in another thread, or in the process that forked this one.
     fn leave_foreign_ring(&mut self) {
         if self.ring.as_ref().is_some_and(|ring| ring.origin != Origin::here()) {
@@ -449,8 +487,9 @@ impl<P> Uring<P> {
                 pool.keep_addresses();
             }
         }
+        let inherited = ring.origin.process != here.process;
         drop(ring);
-        self.books.disarm_all();
+        self.books.disarm_all(inherited);
     }
 }
 

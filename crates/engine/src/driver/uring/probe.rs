@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use io_uring::{Probe, opcode, squeue, types};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair, sockopt};
@@ -16,6 +17,13 @@ pub(in super::super) fn available() -> Result<(), &'static str> {
     static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
     AVAILABLE.get_or_init(probe).as_ref().copied().map_err(String::as_str)
 }
+
+/// Whether rings can cut files (Linux 6.9). Known once [`available`] is.
+pub(in super::super) fn truncates() -> bool {
+    TRUNCATES.load(Ordering::Relaxed)
+}
+
+static TRUNCATES: AtomicBool = AtomicBool::new(false);
 
 fn probe() -> Result<(), String> {
     // Linux 6.1 is the first that takes these flags. With it come multishot accept and receive and buffer
@@ -46,14 +54,20 @@ fn probe() -> Result<(), String> {
     let needed = [
         opcode::Accept::CODE,
         opcode::AsyncCancel::CODE,
+        opcode::Close::CODE,
+        opcode::Fsync::CODE,
+        opcode::OpenAt::CODE,
         opcode::PollAdd::CODE,
+        opcode::Read::CODE,
         opcode::Recv::CODE,
         opcode::Send::CODE,
         opcode::SendMsg::CODE,
+        opcode::Write::CODE,
     ];
     if !needed.into_iter().all(|code| operations.is_supported(code)) {
         return Err("the kernel's io_uring lacks an operation that is needed".into());
     }
+    TRUNCATES.store(operations.is_supported(opcode::Ftruncate::CODE), Ordering::Relaxed);
     let mut ring = Ring::of(io);
     ring.need_pool().map_err(|error| format!("no buffers can be registered: {error}"))?;
     match short_sends_are_told(&mut ring) {

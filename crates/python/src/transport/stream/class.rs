@@ -3,20 +3,21 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi as raw;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use whilst_engine::driver::Key;
 
+use super::Stream;
 use super::lifecycle::{Descriptor, is_buffered};
-use super::{HIGH_WATER, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::tasks::new_future;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
+use crate::transport::flow_control::Marks;
 use crate::{getter, method, repr};
 
 type Answer = PyResult<Py<PyAny>>;
@@ -343,31 +344,18 @@ fn get_write_buffer_size(this: &Object<Stream>, py: Python<'_>, arguments: Argum
 
 fn get_write_buffer_limits(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("get_write_buffer_limits", [], 0)?;
-    let limits = this.get().state.with(py, |state| (state.low_water, state.high_water));
+    let limits = this.get().state.with(py, |state| (state.marks.low, state.marks.high));
     Ok(limits.into_pyobject(py)?.into_any().unbind())
 }
 
-/// The marks that follow from those that were given (`_FlowControlMixin._set_write_buffer_limits` in CPython's
-/// `asyncio/transports.py`).
 fn set_write_buffer_limits<'py>(
     this: &Object<Stream>,
     py: Python<'py>,
     arguments: Arguments<'_, 'py>,
 ) -> Answer {
-    let given = arguments.take("set_write_buffer_limits", ["high", "low"], 0)?;
-    let [high, low] =
-        given.map(|limit| limit.filter(|limit| !limit.is_none()).map(|limit| limit.extract::<i64>()));
-    let (high, low) = (high.transpose()?, low.transpose()?);
-    let high =
-        high.unwrap_or_else(|| low.map_or(HIGH_WATER.cast_signed() as i64, |low| low.saturating_mul(4)));
-    let low = low.unwrap_or(high.div_euclid(4));
-    let marks = usize::try_from(high).ok().zip(usize::try_from(low).ok()).filter(|(high, low)| high >= low);
-    let Some((high, low)) = marks else {
-        return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));
-    };
+    let marks = Marks::of(arguments)?;
     let event_loop = this.get().state.with(py, |state| {
-        state.high_water = high;
-        state.low_water = low;
+        state.marks = marks;
         state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     });
     if let Some(event_loop) = event_loop {
@@ -581,16 +569,7 @@ impl LoopCore {
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let py = this.py();
-        this.get().check_open()?;
-        let fd = crate::event_loop::readiness::descriptor(sock)?;
-        if fd < 0 {
-            return Err(PyValueError::new_err("the socket is closed"));
-        }
-        let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream =
-            Stream::new(this, Descriptor::Python(sock.clone().unbind(), fd), protocol, extra, server)?;
-        Stream::queue(&stream, this, StreamWork::Connect(waiter))?;
-        Ok(stream.into_any())
+        let descriptor = Descriptor::of_socket(sock)?;
+        Stream::make(this, descriptor, protocol, waiter, extra, server).map(Object::into_any)
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use pyo3::exceptions::{PyConnectionError, PyResourceWarning};
+use pyo3::exceptions::{PyConnectionError, PyResourceWarning, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Interest, Operation};
 
-use super::{HIGH_WATER, Names, State, Stream, StreamWork};
+use super::{Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -18,6 +18,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::address::Address;
+use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::socket::{into_python, set_nodelay};
 
@@ -39,6 +40,15 @@ impl AsFd for Descriptor {
 }
 
 impl Descriptor {
+    /// That of a connected `socket.socket`. Raises `ValueError` if it is closed.
+    pub(crate) fn of_socket(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let fd = crate::event_loop::readiness::descriptor(socket)?;
+        if fd < 0 {
+            return Err(PyValueError::new_err("the socket is closed"));
+        }
+        Ok(Self::Python(socket.clone().unbind(), fd))
+    }
+
     /// The Python object that owns the descriptor, made if there is none yet.
     pub(super) fn socket<'py>(
         place: &mut Option<Self>,
@@ -128,8 +138,7 @@ impl Stream {
                     room: None,
                     eof: false,
                     protocol_paused: false,
-                    high_water: HIGH_WATER,
-                    low_water: HIGH_WATER / 4,
+                    marks: Marks::default(),
                     empty_waiter: None,
                 }),
             },
@@ -148,6 +157,23 @@ impl Stream {
             key
         });
         stream.get().state.with(py, |state| state.key = Some(key));
+        Ok(stream)
+    }
+
+    /// A transport whose protocol is told in the next iteration, when `waiter` is resolved, too. `extra` is copied.
+    pub(crate) fn make(
+        event_loop: &Bound<'_, LoopCore>,
+        descriptor: Descriptor,
+        protocol: Py<PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Py<PyDict>>,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Object<Self>> {
+        let py = event_loop.py();
+        event_loop.get().check_open()?;
+        let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
+        let stream = Self::new(event_loop, descriptor, protocol, extra, server)?;
+        Self::queue(&stream, event_loop, StreamWork::Connect(waiter))?;
         Ok(stream)
     }
 
@@ -212,7 +238,7 @@ impl Stream {
     }
 
     /// `abort()`, or a failure: drops what is not sent and loses the connection.
-    pub(super) fn force_close(
+    pub(crate) fn force_close(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,
@@ -354,7 +380,7 @@ pub(super) fn cancel(event_loop: &Bound<'_, LoopCore>, operation: Option<Operati
 }
 
 /// True for an `asyncio.BufferedProtocol`.
-pub(super) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     static BUFFERED_PROTOCOL: Import = Import::new("asyncio.protocols", "BufferedProtocol");
     protocol.is_instance(BUFFERED_PROTOCOL.get(protocol.py())?)
 }

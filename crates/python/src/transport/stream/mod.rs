@@ -19,7 +19,9 @@ use pyo3::types::PyDict;
 use whilst_engine::driver::{Key, Operation, Received};
 
 use super::address::Address;
+use super::flow_control::Marks;
 use super::outgoing::Outgoing;
+use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
@@ -27,7 +29,9 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
-pub(crate) use self::lifecycle::{Descriptor, WARN};
+pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
+pub(crate) use self::reading::MOST;
+pub(crate) use self::writing::SILENT_WRITES;
 
 /// A stream transport: the class `whilst.StreamTransport`, an `asyncio.Transport`.
 #[repr(C)]
@@ -36,9 +40,6 @@ pub(crate) struct Stream {
     attributes: Attributes,
     pub(crate) state: Guarded<State>,
 }
-
-/// Flow control starts when this many bytes wait to be sent, in bytes, as in asyncio (`FLOW_CONTROL_HIGH_WATER`).
-const HIGH_WATER: usize = 64 * 1024;
 
 pub(crate) struct State {
     /// `None` once the connection is lost, so that no cycle keeps a dead transport alive.
@@ -86,8 +87,7 @@ pub(crate) struct State {
     eof: bool,
     /// `pause_writing()` was called on the protocol.
     protocol_paused: bool,
-    high_water: usize,
-    low_water: usize,
+    marks: Marks,
     /// What `sendfile()` waits on: resolved once everything is sent.
     empty_waiter: Option<Py<PyAny>>,
 }
@@ -150,6 +150,30 @@ impl Stream {
             StreamWork::SendFailed(error) => Self::send_failed(this, event_loop, &error),
             StreamWork::Lost(exception) => Self::connection_lost(this, event_loop, exception),
         }
+    }
+
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &StreamWork) -> Told {
+        let (protocol, name) = this.get().state.with(py, |state| {
+            let name = match work {
+                StreamWork::Connect(_) | StreamWork::Connected(_) => "connection_made",
+                StreamWork::Deliver if state.buffered => "buffer_updated",
+                StreamWork::Deliver => "data_received",
+                StreamWork::Writable | StreamWork::Drained => "resume_writing",
+                StreamWork::SendFailed(_) | StreamWork::Lost(_) => "connection_lost",
+            };
+            (state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)), name)
+        });
+        Told { transport: this.clone_ref(py).into_any(), protocol, name }
+    }
+
+    /// What the protocol was told, when the work is done: only reading tells whether there was anything to be read.
+    #[cold]
+    pub(crate) fn known(&self, py: Python<'_>, told: Told) -> Told {
+        let delivered = matches!(told.name, "data_received" | "buffer_updated");
+        let ended = delivered && self.state.with(py, |state| state.ended);
+        Told { name: if ended { "eof_received" } else { told.name }, ..told }
     }
 
     /// The loop, until the connection is lost.

@@ -7,7 +7,6 @@
 //! and resumes between two packets so costs nothing at all.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -26,9 +25,10 @@ use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::socket;
+use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
-const MOST: usize = 256 * 1024;
+pub(crate) const MOST: usize = 256 * 1024;
 
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
@@ -92,10 +92,10 @@ impl Stream {
         }
     }
 
-    /// Hands what has arrived to the protocol, one `data_received()` at the most, and the end of the stream in an iteration of
-    /// its own.
+    /// Hands what has arrived to the protocol, one `data_received()` unless it is much, and the end of the stream in an iteration
+    /// of its own.
     ///
-    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before the next one, before
+    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before
     /// `eof_received()` and before `connection_lost()`; and programs rely on it (aiohttp's server starts a request's handler in
     /// between). A ring may have received several packets and the end in one go.
     pub(super) fn deliver(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
@@ -145,20 +145,94 @@ impl Stream {
         delivery: Delivery,
     ) -> PyResult<()> {
         let py = event_loop.py();
+        if let Some(tls) = Object::<Tls>::from_any(audience.protocol.bind(py))
+            && matches!(delivery, Delivery::Chunks(_) | Delivery::Waiting)
+        {
+            return Self::hand_to_tls(this, event_loop, audience, &tls, delivery);
+        }
         match delivery {
             Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
-            Delivery::Chunks(chunks) => {
-                let data = match chunks.as_slice() {
-                    [chunk] => PyBytes::new(py, chunk),
-                    _ => bytes::concat(py, &chunks)?,
-                };
-                // The driver has its buffers back before the protocol takes its time.
-                drop(chunks);
-                Self::data_received(this, event_loop, audience, &data)
-            }
+            Delivery::Chunks(chunks) => match chunks.as_slice() {
+                [chunk] => {
+                    let data = PyBytes::new(py, chunk);
+                    // The driver has its buffer back before the protocol takes its time.
+                    drop(chunks);
+                    Self::data_received(this, event_loop, audience, &data)
+                }
+                _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
+            },
             Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
             Delivery::End => Self::end_received(this, event_loop, audience),
             Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Hands over what has arrived, [`MOST`] bytes at a time, for as long as the protocol wants to read; what is left then is kept.
+    ///
+    /// All of it at once would be more than any other loop gives, and more than protocols are made for: some take what they are
+    /// given from a buffer's front, message by message, and every time move the rest.
+    fn tell_of_chunks(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        mut chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        while !chunks.is_empty() {
+            let mut length = 0;
+            let fits = |chunk: &&Chunk| {
+                length += chunk.len();
+                length <= MOST
+            };
+            let count = chunks.iter().take_while(fits).count().max(1);
+            let rest = chunks.split_off(count);
+            let data = bytes::concat(py, &chunks)?;
+            chunks = rest;
+            let told = Self::data_received(this, event_loop, audience, &data);
+            // The protocol may have paused or closed the transport, or handed it to another; or ended the run.
+            let goes_on = told.is_ok()
+                && this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+            if !goes_on {
+                this.get().state.with(py, |state| state.put_back(chunks));
+                return told;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what has arrived to TLS, from where it lies: there is no Python call and no copy in between.
+    fn hand_to_tls(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        tls: &Object<Tls>,
+        delivery: Delivery,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let fed = match delivery {
+            // The driver has its buffers back before the protocol takes its time.
+            Delivery::Chunks(chunks) => chunks.iter().try_for_each(|chunk| Tls::feed(tls, py, chunk)),
+            _ => {
+                let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+                // Taken out of its place, as what is called may run Python code that looks there.
+                let mut scratch = event_loop.get().take_scratch(py);
+                let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+                let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
+                event_loop.get().give_scratch_back(py, scratch);
+                match fed {
+                    Ok((0, _)) => return Self::end_received(this, event_loop, audience),
+                    Ok((_, fed)) => fed,
+                    Err(error) => return Self::read_failed(this, event_loop, &error),
+                }
+            }
+        };
+        let handed = fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py)));
+        match handed {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let message = "Fatal error: protocol.buffer_updated() call failed.";
+                Self::fatal_error(this, event_loop, error, message)
+            }
         }
     }
 
@@ -178,10 +252,8 @@ impl Stream {
                 let goes_on =
                     this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
                 if !goes_on {
-                    this.get().state.with(py, |state| {
-                        let rest = std::iter::once(chunk).chain(chunks).map(Received::Data);
-                        rest.rev().for_each(|received| state.arrived.push_front(received));
-                    });
+                    let rest = std::iter::once(chunk).chain(chunks);
+                    this.get().state.with(py, |state| state.put_back(rest));
                     return Ok(());
                 }
                 let fill = |memory: &mut [u8]| {
@@ -217,9 +289,9 @@ impl Stream {
         }
         let bulk = this.get().state.with(py, |state| state.bulk);
         let read = if bulk {
-            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))?
+            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
         } else {
-            event_loop.get().read_bytes(py, fd)
+            event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
         };
         if let Ok(data) = &read {
             let length = data.as_bytes().len();
@@ -385,6 +457,11 @@ impl State {
         (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
     }
 
+    /// Keeps what was not handed over, to be the next that is.
+    fn put_back(&mut self, chunks: impl IntoIterator<Item = Chunk, IntoIter: DoubleEndedIterator>) {
+        chunks.into_iter().rev().for_each(|chunk| self.arrived.push_front(Received::Data(chunk)));
+    }
+
     /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would
     /// arrive faster than they are delivered, without end.)
     fn next_delivery(&mut self) -> Option<Delivery> {
@@ -406,13 +483,28 @@ impl State {
 }
 
 impl LoopCore {
-    /// Reads what waits in the kernel; empty at the end of the stream.
-    fn read_bytes<'py>(&self, py: Python<'py>, fd: BorrowedFd<'_>) -> io::Result<Bound<'py, PyBytes>> {
+    /// Lends the place where large reads go, for longer than a look into the state.
+    fn take_scratch(&self, py: Python<'_>) -> Vec<u8> {
+        let scratch = self.state.with(py, |state| std::mem::take(&mut state.scratch));
+        if scratch.is_empty() { vec![0; MOST] } else { scratch }
+    }
+
+    fn give_scratch_back(&self, py: Python<'_>, scratch: Vec<u8>) {
+        // Another may be there, made meanwhile.
+        drop(self.state.with(py, |state| std::mem::replace(&mut state.scratch, scratch)));
+    }
+
+    /// What `read` puts into the memory that it is given, which is as much as one read takes.
+    pub(crate) fn read_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Bound<'py, PyBytes>> {
         self.state.with(py, |state| {
             if state.scratch.is_empty() {
                 state.scratch = vec![0; MOST];
             }
-            let count = socket::receive(fd, &mut state.scratch)?;
+            let count = read(&mut state.scratch)?;
             // Making `bytes` runs no Python code: they are no concern of the garbage collector.
             Ok(PyBytes::new(py, &state.scratch[..count]))
         })

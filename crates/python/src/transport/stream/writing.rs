@@ -10,10 +10,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 use rustix::net::Shutdown;
 use whilst_engine::driver::{Event, Interest, Received, send_now};
 
@@ -25,10 +25,10 @@ use crate::ffi::buffer::snapshot;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
-use crate::transport::outgoing::Outgoing;
+use crate::transport::outgoing::{Outgoing, check_bytes};
 
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const SILENT_WRITES: u32 = 5;
+pub(crate) const SILENT_WRITES: u32 = 5;
 
 /// What follows from a write.
 enum Written {
@@ -77,6 +77,16 @@ impl Stream {
         if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
     }
 
+    /// `write()` of bytes that are not empty, for who writes often and knows that they are.
+    pub(crate) fn write_bytes(this: &Object<Self>, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        this.get().check_writable(
+            py,
+            "Cannot call write() after write_eof()",
+            "unable to write; sendfile is in progress",
+        )?;
+        Self::write_pieces(this, py, [data])
+    }
+
     fn check_writable(
         &self,
         py: Python<'_>,
@@ -109,7 +119,7 @@ impl Stream {
             pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
             if state.room.is_some() {
                 Written::Done
-            } else if state.outgoing.len() > state.high_water {
+            } else if state.outgoing.len() > state.marks.high {
                 Written::Send
             } else if std::mem::replace(&mut state.listed, true) {
                 Written::Done
@@ -173,6 +183,12 @@ impl Stream {
         Ok(())
     }
 
+    /// As [`Stream::send_now`], of a stream that was taken out of the loop's list.
+    pub(crate) fn send_listed_now(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) {
+        this.get().state.with(event_loop.py(), |state| state.listed = false);
+        Self::send_now(this, event_loop);
+    }
+
     /// Sends what was written, past the driver, as far as it goes.
     pub(crate) fn send_now(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) {
         let py = event_loop.py();
@@ -201,7 +217,10 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
                 drop(outgoing);
-                let room = this.get().state.with(py, |state| state.room.take());
+                let room = this.get().state.with(py, |state| {
+                    state.forget_end_by(&error);
+                    state.room.take()
+                });
                 cancel(event_loop, room);
                 event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::SendFailed(error)));
                 return;
@@ -318,7 +337,7 @@ impl Stream {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let protocol = this.get().state.with(py, |state| {
-            if state.protocol_paused || state.outgoing.len() <= state.high_water {
+            if state.protocol_paused || state.outgoing.len() <= state.marks.high {
                 return None;
             }
             state.protocol_paused = true;
@@ -349,6 +368,19 @@ impl State {
         }
     }
 
+    /// Forgets an end of the stream that is only the other half of a failure which a send has met.
+    ///
+    /// The kernel says once that a connection was reset, here to the send, and then has a receive find the end of the stream. A
+    /// protocol that was told of that one would take what it has for whole. (A peer that has ended the stream before it reset the
+    /// connection makes a send fail with EPIPE instead: `tcp_reset()` in Linux's `net/ipv4/tcp_input.c`.)
+    fn forget_end_by(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::ConnectionReset
+            && self.arrived.pop_back_if(|received| matches!(received, Received::End)).is_some()
+        {
+            self.ended = true;
+        }
+    }
+
     /// Something is to happen once everything is sent.
     fn waits_for_empty(&self) -> bool {
         self.closing || self.eof || self.empty_waiter.is_some()
@@ -356,18 +388,6 @@ impl State {
 
     /// The protocol was told to pause, and may go on.
     fn wants_resume(&self) -> bool {
-        self.protocol_paused && self.outgoing.len() <= self.low_water
+        self.protocol_paused && self.outgoing.len() <= self.marks.low
     }
-}
-
-/// Raises `TypeError`, in CPython's words, for what is not bytes-like.
-fn check_bytes(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    let name = data.get_type().name()?;
-    Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
 }

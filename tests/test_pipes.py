@@ -1,0 +1,1222 @@
+"""Pipes, FIFOs, sockets, terminals and other devices by `connect_read_pipe` and `connect_write_pipe`.
+
+What is right is what asyncio's own loop does on this machine (see `oracle`), but where a test says otherwise.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import gc
+import io
+import logging
+import os
+import pty
+import re
+import socket
+import tempfile
+import threading
+import time
+import tty
+import warnings
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import whilst
+from oracle import (
+    SECONDS,
+    error_of,
+    handler_notes,
+    no_descriptor_leaks,
+    run,
+    same,
+    stdlib_loop,
+    turns,
+    until,
+)
+
+pytestmark = pytest.mark.usefixtures("driver")
+
+
+@pytest.fixture(autouse=True)
+def _left_behind() -> Iterator[None]:
+    """Have what a test leaves behind complain in that test."""
+    yield
+    gc.collect()
+
+
+class Reader(asyncio.Protocol):
+    """Notes what it is told; `on` has what to do then, by name."""
+
+    def __init__(self, notes: list[Any] | None = None, **on: Any) -> None:
+        self.notes: list[Any] = [] if notes is None else notes
+        self.on = on
+        self.data = bytearray()
+        self.transport: Any = None
+        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def told(self, name: str, *arguments: Any) -> None:
+        self.notes.append((name, *arguments))
+        if name in self.on:
+            self.on[name](self)
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.told("connection_made")
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes
+        self.data += data
+        # How bytes are cut is the kernel's business.
+        if "data_received" in self.on:
+            self.on["data_received"](self)
+
+    def eof_received(self) -> bool | None:
+        self.told("eof_received", bytes(self.data) if len(self.data) < 100 else len(self.data))
+        return True
+
+    def pause_writing(self) -> None:
+        self.told("pause_writing")
+
+    def resume_writing(self) -> None:
+        self.told("resume_writing")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.told("connection_lost", type(exc).__name__, str(exc))
+        if not self.lost.done():
+            self.lost.set_result(exc)
+
+
+Writer = Reader
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[Any, Any]]:
+    """The reading and the writing end of a pipe, unbuffered files."""
+    read, write = os.pipe()
+    with open(read, "rb", 0) as reader, open(write, "wb", 0) as writer:
+        yield reader, writer
+
+
+@contextlib.contextmanager
+def sockets() -> Iterator[tuple[Any, Any]]:
+    """Two ends of a socket pair, used as a pipe."""
+    first, second = socket.socketpair()
+    with first, second:
+        yield first, second
+
+
+@contextlib.contextmanager
+def fifo() -> Iterator[tuple[Any, Any]]:
+    """The two ends of a named pipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fifo"
+        os.mkfifo(path)
+        read = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(read, "rb", 0) as reader, open(os.open(path, os.O_WRONLY), "wb", 0) as writer:
+            yield reader, writer
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[Any, Any]]:
+    """The controlling end of a pseudo-terminal and its terminal, in raw mode."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    with open(master, "rb+", 0) as controller, open(slave, "rb+", 0) as line:
+        yield controller, line
+
+
+KINDS = {"pipe": pipe, "sockets": sockets, "fifo": fifo}
+kinds = pytest.mark.parametrize("ends", KINDS.values(), ids=KINDS.keys())
+
+
+async def reading(end: Any, *arguments: Any, **on: Any) -> tuple[Any, Reader]:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_read_pipe(lambda: Reader(*arguments, **on), end)
+    return transport, protocol
+
+
+async def writing(end: Any, *arguments: Any, **on: Any) -> tuple[Any, Writer]:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(lambda: Writer(*arguments, **on), end)
+    return transport, protocol
+
+
+def put(end: Any, data: bytes) -> None:
+    """Write at the other end, past the loop."""
+    assert os.write(end.fileno(), data) == len(data)
+
+
+def fill(end: Any) -> int:
+    """Write until there is no room. Return how much there was."""
+    os.set_blocking(end.fileno(), False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            count += os.write(end.fileno(), bytes(65536))
+    return count
+
+
+def drain(end: Any) -> int:
+    """Read until there is nothing. Return how much there was."""
+    os.set_blocking(end.fileno(), False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while data := os.read(end.fileno(), 1 << 20):
+            count += len(data)
+    return count
+
+
+def opened(file: Any, mode: str) -> Any:
+    """Open a file without a buffer."""
+    return open(file, mode, 0)
+
+
+def is_closed(end: Any) -> bool:
+    """True if a file or a socket is closed."""
+    return end.fileno() == -1 if isinstance(end, socket.socket) else bool(end.closed)
+
+
+def named(transport: Any) -> str:
+    """What repr() says, but for the class's name and the descriptor's number."""
+    return re.sub(r"fd=\d+", "fd=N", repr(transport).replace("_Unix", ""))
+
+
+# Reading.
+
+
+@kinds
+def test_bytes_then_the_end(ends: Any) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with ends() as (there, here):
+            transport, protocol = await reading(there, notes)
+            notes.append((transport.is_reading(), transport.is_closing(), os.get_blocking(there.fileno())))
+            notes.append(transport.get_extra_info("pipe") is there)
+            notes.append(transport.get_extra_info("nothing", "default"))
+            notes.append(transport.get_protocol() is protocol)
+            put(here, b"some")
+            await until(lambda: len(protocol.data) == 4)
+            put(here, b"thing")
+            here.close()
+            notes.append(await protocol.lost)
+            await turns()
+            notes.append((transport.is_reading(), transport.is_closing(), is_closed(there)))
+            notes.append(transport.get_extra_info("pipe") is there)
+            notes.append(transport.get_protocol())
+
+    same(scenario)
+
+
+def test_a_class_of_asyncios() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, _ = await reading(there)
+            other, _ = await writing(here)
+            for one in (transport, other):
+                classes = (
+                    asyncio.BaseTransport,
+                    asyncio.ReadTransport,
+                    asyncio.WriteTransport,
+                    asyncio.Transport,
+                )
+                notes.append([isinstance(one, cls) for cls in classes])
+                one.attribute = 1
+                notes.append((one.attribute, weakref.ref(one)() is one))
+            notes.append((other.can_write_eof(), other.get_write_buffer_limits()))
+            transport.close()
+            other.close()
+            await turns()
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("size", [1, 4096, 65536, 300_000])
+def test_what_is_there_arrives_at_once_up_to_256_kib(size: int) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            fcntl.fcntl(here, fcntl.F_SETPIPE_SZ, 1 << 20)
+            sizes = []
+            for _ in range(3):
+                put(here, bytes(size))
+            put(here, b"end")
+            transport, protocol = await reading(
+                there, data_received=lambda it: (sizes.append(len(it.data)), it.data.clear())
+            )
+            await until(lambda: sum(sizes) == 3 * size + 3)
+            notes.append(sizes)
+            put(here, b"more")
+            await until(lambda: sizes[-1] == 4)
+            transport.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+def test_the_bytes_are_those_that_were_written() -> None:
+    async def main() -> None:
+        data = os.urandom(1 << 20)
+        with pipe() as (there, here):
+            _, reader = await reading(there)
+            transport, _ = await writing(here)
+            transport.write(data)
+            transport.close()
+            await reader.lost
+            assert reader.data == data
+
+    run(main())
+
+
+def test_a_small_read_after_large_ones_and_the_end_after_a_large_one() -> None:
+    async def main() -> None:
+        with pipe() as (there, here):
+            _, reader = await reading(there)
+            expected = b""
+            for size in (20_000, 3, 40_000, 60_000, 1, 30_000):
+                data = os.urandom(size)
+                put(here, data)
+                expected += data
+                await until(lambda: len(reader.data) == len(expected))
+            here.close()
+            await reader.lost
+            assert reader.data == expected
+
+    run(main())
+
+
+@kinds
+def test_pausing_and_resuming(ends: Any) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with ends() as (there, here):
+            transport, protocol = await reading(there, notes)
+            transport.pause_reading()
+            transport.pause_reading()
+            notes.append((transport.is_reading(), named(transport)))
+            put(here, b"kept")
+            await asyncio.sleep(0.01)
+            notes.append(bytes(protocol.data))
+            transport.resume_reading()
+            transport.resume_reading()
+            notes.append((transport.is_reading(), named(transport)))
+            await until(lambda: protocol.data == b"kept")
+            transport.pause_reading()
+            here.close()
+            await asyncio.sleep(0.01)
+            transport.resume_reading()
+            await protocol.lost
+            transport.pause_reading()
+            transport.resume_reading()
+            notes.append(transport.is_reading())
+
+    same(scenario)
+
+
+def test_paused_in_connection_made_and_in_data_received() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            put(here, b"1")
+            transport, protocol = await reading(
+                there,
+                notes,
+                connection_made=lambda it: it.transport.pause_reading(),
+                data_received=lambda it: it.transport.pause_reading(),
+            )
+            await asyncio.sleep(0.01)
+            notes.append(bytes(protocol.data))
+            transport.resume_reading()
+            await until(lambda: protocol.data)
+            put(here, b"2")
+            await asyncio.sleep(0.01)
+            notes.append(bytes(protocol.data))
+            transport.resume_reading()
+            await until(lambda: len(protocol.data) == 2)
+            transport.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("where", ["connection_made", "data_received", "eof_received", "connection_lost"])
+@pytest.mark.parametrize("end", ["read", "write"])
+def test_closing_in_a_callback(where: str, end: str) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            on = {where: lambda it: it.transport.close()}
+            if end == "read":
+                put(here, b"data")
+                _, protocol = await reading(there, notes, **on)
+                if where != "data_received":
+                    here.close()
+            else:
+                transport, protocol = await writing(here, notes, **on)
+                if where != "connection_made":
+                    transport.close()
+            await protocol.lost
+            await turns()
+            notes.append(bytes(protocol.data))
+
+    # In debug mode connect_read_pipe() asks the pipe, which is closed by then, for its number.
+    same(scenario, debug=False)
+
+
+@pytest.mark.parametrize("where", ["connection_made", "data_received", "eof_received", "connection_lost"])
+def test_an_exception_in_a_readers_callback(where: str) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+
+        def handler(_loop: object, context: dict[str, Any]) -> None:
+            seen.append(context["message"].split()[0])
+            notes.append((type(context["exception"]).__name__, str(context["exception"])))
+
+        def fail(_protocol: object) -> None:
+            raise LookupError(where)
+
+        loop.set_exception_handler(handler)
+        with pipe() as (there, here):
+            put(here, b"1")
+            _, protocol = await reading(there, notes, **{where: fail})
+            await until(lambda: protocol.data)
+            # data_received() may raise and the transport goes on.
+            put(here, b"2")
+            await until(lambda: len(protocol.data) == 2)
+            here.close()
+            await until(lambda: there.closed)
+            notes.append(bytes(protocol.data))
+
+    same(scenario)
+
+
+def test_what_ends_the_run_leaves_and_the_pipe_goes_on() -> None:
+    for factory in (stdlib_loop, whilst.new_event_loop):
+        with contextlib.closing(factory()) as loop, pipe() as (there, here):
+
+            def interrupt(_protocol: object) -> None:
+                raise KeyboardInterrupt
+
+            async def connect(there: Any = there, interrupt: Any = interrupt) -> Reader:
+                return (await reading(there, data_received=interrupt))[1]
+
+            protocol = loop.run_until_complete(connect())
+            put(here, b"1")
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+            del protocol.on["data_received"]
+            put(here, b"2")
+            here.close()
+            assert loop.run_until_complete(asyncio.wait_for(protocol.lost, SECONDS)) is None
+            assert protocol.data == b"12"
+
+
+def test_another_protocol() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, protocol = await reading(there, notes)
+            other = Reader(notes)
+            transport.set_protocol(other)
+            notes.append(transport.get_protocol() is other)
+            put(here, b"data")
+            here.close()
+            await other.lost
+            notes.append((bytes(protocol.data), bytes(other.data), protocol.lost.done()))
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("end", ["read", "write"])
+def test_the_order_of_what_is_scheduled(end: str) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def soon(what: str) -> Any:
+            return lambda it: loop.call_soon(notes.append, f"scheduled in {what}")
+
+        with pipe() as (there, here):
+            on = {name: soon(name) for name in ("connection_made", "data_received", "eof_received")}
+            if end == "read":
+                put(here, b"data")
+                here.close()
+                _, protocol = await reading(there, notes, **on)
+            else:
+                transport, protocol = await writing(here, notes, **on)
+                loop.call_soon(notes.append, "before close")
+                transport.close()
+                loop.call_soon(notes.append, "after close")
+            await protocol.lost
+            await turns()
+
+    same(scenario)
+
+
+# Writing.
+
+
+@kinds
+def test_writes_leave_at_once(ends: Any) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with ends() as (there, here):
+            transport, protocol = await writing(here, notes)
+            for data in (b"bytes ", bytearray(b"array "), memoryview(b"view "), b""):
+                transport.write(data)
+            # No iteration has passed.
+            notes.append((os.read(there.fileno(), 100), transport.get_write_buffer_size()))
+            transport.writelines([b"1", bytearray(b"2"), memoryview(b"3"), b""])
+            notes.append((os.read(there.fileno(), 100), os.get_blocking(here.fileno())))
+            notes.append((transport.is_closing(), transport.get_extra_info("pipe") is here))
+            transport.write_eof()
+            transport.write_eof()
+            notes.append((transport.is_closing(), is_closed(here)))
+            await protocol.lost
+            await turns()
+            notes.append((os.read(there.fileno(), 100), is_closed(here), named(transport)))
+            transport.close()
+
+    same(scenario)
+
+
+def test_no_bytes() -> None:
+    async def main() -> None:
+        with pipe() as (_there, here):
+            transport, protocol = await writing(here)
+            # CPython asserts it, unless it is told not to (python -O).
+            for data in ("text", None, 1, [b"1"]):
+                kind, words = error_of(transport.write, data)
+                assert (kind, words[:46]) == ("TypeError", "data argument must be a bytes-like object, not")
+            transport.close()
+            await protocol.lost
+
+    run(main())
+
+
+@kinds
+def test_five_mib_with_flow_control(ends: Any) -> None:
+    size = 5 << 20
+
+    async def main(factory: Any) -> None:
+        data = os.urandom(size)
+        with ends() as (there, here):
+            notes: list[Any] = []
+            _, reader = await reading(there)
+            transport, writer = await writing(here, notes)
+            transport.write(data[: size // 2])
+            assert notes == [("connection_made",), ("pause_writing",)]
+            assert transport.get_write_buffer_size() > 64 * 1024
+            transport.write(memoryview(data)[size // 2 :])
+            assert notes[-1] == ("pause_writing",)
+            assert named(transport).startswith("<WritePipeTransport fd=N polling bufsize=")
+            transport.write_eof()
+            transport.write(b"too late")
+            assert await writer.lost is None
+            assert await reader.lost is None
+            assert reader.data == data
+            assert notes[2:] == [("resume_writing",), ("connection_lost", "NoneType", "None")]
+
+    for factory in (stdlib_loop, whilst.new_event_loop):
+        run(main(factory), factory)
+
+
+def test_many_small_writes_behind_a_full_pipe() -> None:
+    async def main() -> None:
+        with pipe() as (there, here):
+            transport, writer = await writing(here)
+            there_was = fill(here)
+            expected = bytearray()
+            for number in range(2000):
+                piece = f"{number}\n".encode()
+                transport.write(piece)
+                expected += piece
+            assert transport.get_write_buffer_size() == len(expected)
+            assert drain(there) == there_was
+            _, reader = await reading(there)
+            transport.close()
+            await writer.lost
+            await reader.lost
+            assert reader.data == expected
+
+    run(main())
+
+
+def test_water_marks() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, protocol = await writing(here, notes)
+            for high, low in ((None, None), (100, None), (None, 10), (30, 20), (0, 0)):
+                transport.set_write_buffer_limits(high, low)
+                notes.append(transport.get_write_buffer_limits())
+            notes.append(error_of(transport.set_write_buffer_limits, high=1, low=2))
+            notes.append(error_of(transport.set_write_buffer_limits, high=-1))
+            transport.set_write_buffer_limits(high=100, low=50)
+            fill(here)
+            transport.write(bytes(100))
+            notes.append(transport.get_write_buffer_size())
+            transport.set_write_buffer_limits(high=99)
+            transport.set_write_buffer_limits(high=1000)
+            drain(there)
+            await until(lambda: transport.get_write_buffer_size() == 0)
+            await turns()
+            notes.append(named(transport))
+            transport.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+def test_pause_and_resume_that_raise() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+
+        def fail(_protocol: object) -> None:
+            raise LookupError("words")
+
+        with pipe() as (there, here):
+            transport, protocol = await writing(here, notes, pause_writing=fail, resume_writing=fail)
+            transport.write(bytes(1 << 20))
+            _, reader = await reading(there)
+            transport.close()
+            await protocol.lost
+            notes.append(len(reader.data))
+
+    same(scenario)
+
+
+def test_writing_and_closing_when_writing_resumes() -> None:
+    async def main() -> None:
+        def more(it: Reader) -> None:
+            if not it.transport.is_closing():
+                it.transport.write(b"more")
+                it.transport.close()
+
+        with pipe() as (there, here):
+            transport, protocol = await writing(here, resume_writing=more)
+            transport.write(bytes(1 << 20))
+            _, reader = await reading(there)
+            await protocol.lost
+            await reader.lost
+            assert reader.data[1 << 20 :] == b"more"
+            assert protocol.notes.count(("connection_lost", "NoneType", "None")) == 1
+
+    run(main())
+
+
+@kinds
+def test_the_reader_goes(ends: Any) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+        with ends() as (there, here):
+            transport, protocol = await writing(here, notes)
+            there.close()
+            await protocol.lost
+            notes.append((is_closed(here), transport.is_closing()))
+
+    same(scenario)
+
+
+@kinds
+def test_the_reader_goes_while_the_writer_waits(ends: Any) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+        with ends() as (there, here):
+            transport, protocol = await writing(here, notes)
+            transport.write(bytes(1 << 20))
+            await turns()
+            there.close()
+            await protocol.lost
+            notes.append((is_closed(here), transport.is_closing(), transport.get_write_buffer_size()))
+
+    same(scenario)
+
+
+@kinds
+def test_the_reader_goes_and_the_writer_notices_by_writing(
+    ends: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+        with ends() as (there, here):
+            transport, protocol = await writing(here, notes)
+            there.close()
+            caplog.clear()
+            for _ in range(8):
+                transport.write(b"data")
+            notes.append((transport.is_closing(), [record.message for record in caplog.records]))
+            notes.append(str(await protocol.lost))
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        same(scenario)
+
+
+def test_the_loss_while_the_close_waits_for_the_reader() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, protocol = await writing(here, notes)
+            transport.write(bytes(1 << 20))
+            transport.close()
+            await turns()
+            notes.append(protocol.lost.done())
+            there.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+def test_aborting() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, protocol = await writing(here, notes)
+            transport.write(bytes(1 << 20))
+            transport.close()
+            transport.abort()
+            notes.append((transport.get_write_buffer_size(), transport.is_closing()))
+            await protocol.lost
+            notes.append(drain(there))
+
+    same(scenario)
+
+
+def test_a_socket_whose_peer_sends_counts_as_hung_up() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with sockets() as (there, here):
+            _, protocol = await writing(here, notes)
+            put(there, b"data")
+            await protocol.lost
+
+    same(scenario)
+
+
+# Terminals and devices.
+
+
+@pytest.mark.parametrize("closed", ["controller", "line"])
+def test_the_other_end_of_a_terminal_closes(closed: str) -> None:
+    """Linux says EIO to the controlling end, and the end of the file to the other."""
+
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+        with terminal() as (controller, line):
+            here, there = (line, controller) if closed == "controller" else (controller, line)
+            _, protocol = await reading(here, notes)
+            put(there, b"typed")
+            await until(lambda: len(protocol.data) == 5)
+            there.close()
+            lost = await protocol.lost
+            notes.append(lost.errno == errno.EIO if isinstance(lost, OSError) else lost)
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_eio_is_logged_in_debug_mode_only(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with terminal() as (controller, line):
+            _, protocol = await reading(controller)
+            caplog.clear()
+            line.close()
+            await protocol.lost
+            notes.append(
+                [
+                    (
+                        record.levelname,
+                        re.sub(r"<\w+ ", "<T ", re.sub(r"fd=\d+", "fd=N", record.message)),
+                        record.exc_info is None,
+                    )
+                    for record in caplog.records
+                ]
+            )
+
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        same(scenario, debug=debug)
+
+
+def test_both_directions_of_a_terminal_by_one_descriptor() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with terminal() as (controller, line):
+            keys, keyboard = await reading(controller)
+            screen, _ = await writing(os.fdopen(os.dup(controller.fileno()), "wb", 0))
+            shell_in, shell = await reading(line)
+            shell_out, _ = await writing(os.fdopen(os.dup(line.fileno()), "wb", 0))
+            screen.write(b"command")
+            await until(lambda: shell.data == b"command")
+            shell_out.write(b"answer")
+            await until(lambda: keyboard.data == b"answer")
+            # A terminal may be read while it is written to: that is no hang-up.
+            notes.append((screen.is_closing(), shell_out.is_closing(), named(screen), named(keys)))
+            for transport in (keys, screen, shell_in, shell_out):
+                transport.close()
+            await turns()
+
+    same(scenario)
+
+
+def test_one_object_for_both_directions_of_a_terminal() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with terminal() as (controller, line):
+            keys, keyboard = await reading(controller)
+            screen, _ = await writing(controller)
+            screen.write(bytes(1 << 20))
+            put(line, b"keys")
+            await until(lambda: keyboard.data == b"keys")
+            notes.append((named(keys), screen.get_write_buffer_size() > 0, drain(line) > 0))
+            keys.close()
+            screen.abort()
+            await turns()
+
+    same(scenario)
+
+
+def test_a_line_of_a_terminal_that_is_not_raw() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        master, slave = pty.openpty()
+        with opened(master, "rb+") as controller, opened(slave, "rb+") as line:
+            transport, protocol = await reading(line, notes)
+            put(controller, b"half a li")
+            await asyncio.sleep(0.01)
+            notes.append(bytes(protocol.data))
+            put(controller, b"ne\n")
+            await until(lambda: protocol.data)
+            notes.append(bytes(protocol.data))
+            put(controller, b"\4")  # Control-D: the end of the file
+            await protocol.lost
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_devices_that_cannot_be_waited_for(device: str) -> None:
+    """They can be written to; that they cannot be read goes to the exception handler."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: notes.append(str(context["exception"])))
+        with opened(device, "rb+") as file:
+            transport, protocol = await writing(file, notes)
+            transport.write(bytes(1 << 20))
+            notes.append((transport.get_write_buffer_size(), named(transport)))
+            transport.close()
+            await protocol.lost
+        with opened(device, "rb") as file:
+            transport, protocol = await reading(file, notes)
+            await asyncio.sleep(0.01)
+            notes.append((bytes(protocol.data), named(transport)))
+            transport.pause_reading()
+            notes.append(error_of(transport.resume_reading))
+            transport.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+def test_a_device_that_is_full() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        handler_notes(asyncio.get_running_loop(), notes)
+        transport, protocol = await writing(opened("/dev/full", "wb"), notes)
+        transport.write(b"data")
+        await protocol.lost
+
+    same(scenario)
+
+
+# Refusals.
+
+
+def test_regular_files_and_folders_are_refused(tmp_path: Path) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"data")
+        loop = asyncio.get_running_loop()
+        with opened(path, "rb+") as file:
+            for connect in (loop.connect_read_pipe, loop.connect_write_pipe):
+                try:
+                    await connect(lambda: Reader(), file)
+                except ValueError as error:
+                    notes.append(str(error))
+                notes.append((file.closed, os.get_blocking(file.fileno())))
+
+    same(scenario)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # CPython's half-made transports
+def test_what_has_no_descriptor_is_refused() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        closed = opened(os.devnull, "rb")
+        closed.close()
+        gone = socket.socket()
+        gone.close()
+        for what in (closed, io.BytesIO(), gone, object()):
+            for connect in (loop.connect_read_pipe, loop.connect_write_pipe):
+                try:
+                    await connect(lambda: Reader(), what)
+                except Exception as error:
+                    notes.append((type(error).__name__, str(error).split(" at ")[0]))
+
+    same(scenario)
+
+
+def test_a_loop_that_is_closed() -> None:
+    for factory in (stdlib_loop, whilst.new_event_loop):
+        loop: Any = factory()
+        loop.close()
+        with pipe() as (there, here), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for make in (loop._make_read_pipe_transport, loop._make_write_pipe_transport):
+                kind, words = error_of(make, there if "read" in make.__name__ else here, asyncio.Protocol())
+                assert (kind, words) == ("RuntimeError", "Event loop is closed")
+
+
+# The end.
+
+
+def test_the_waiter_is_cancelled() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, _here):
+            connecting = asyncio.ensure_future(reading(there, notes))
+            await asyncio.sleep(0)
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connecting
+            await turns()
+            notes.append(there.closed)
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("end", ["read", "write"])
+def test_a_transport_that_nobody_closes_warns(end: str) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with pipe() as (there, here):
+            transport, protocol = await (reading(there) if end == "read" else writing(here))
+            # The loop refers to a transport that it waits for something with.
+            if end == "read":
+                transport.pause_reading()
+            else:
+                transport.set_protocol(asyncio.Protocol())
+                await turns()
+            file = transport.get_extra_info("pipe")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del transport, protocol.transport
+                protocol.on.clear()
+                del protocol
+                gc.collect()
+                await turns()
+                gc.collect()
+            notes.append(
+                [
+                    (one.category.__name__, re.sub(r"\d+", "N", str(one.message)).replace("_Unix", ""))
+                    for one in caught
+                ]
+            )
+            notes.append(file.closed)
+            if end == "write":
+                there.close()
+                await asyncio.sleep(0.01)
+
+    same(scenario)
+
+
+def test_a_terminals_transport_that_nobody_closes_warns() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        with terminal() as (controller, _line):
+            transport, protocol = await writing(controller)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del transport, protocol
+                gc.collect()
+            notes.append(
+                [
+                    (one.category.__name__, re.sub(r"\d+", "N", str(one.message)).replace("_Unix", ""))
+                    for one in caught
+                ]
+            )
+            notes.append(controller.closed)
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("end", ["read", "write"])
+def test_the_loop_is_closed_before_the_transport(end: str) -> None:
+    for factory in (stdlib_loop, whilst.new_event_loop):
+        with pipe() as (there, here):
+            loop = factory()
+            transport, protocol = loop.run_until_complete(reading(there) if end == "read" else writing(here))
+            loop.close()
+            assert "open" in repr(transport)
+            if end == "write":
+                transport.write(b"goes out all the same")
+                assert os.read(there.fileno(), 100) == b"goes out all the same"
+            assert error_of(transport.close) == ("RuntimeError", "Event loop is closed")
+            assert transport.is_closing()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                del transport, protocol, loop
+                gc.collect()
+            assert [one.category for one in caught] == [ResourceWarning]
+            assert (there if end == "read" else here).closed
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # CPython's transports are never done
+@pytest.mark.parametrize("end", ["read", "write"])
+def test_the_descriptor_is_closed_by_somebody_else(end: str) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: notes.append(str(context["exception"])))
+        with pipe() as (there, here):
+            transport, protocol = await (reading(there, notes) if end == "read" else writing(here, notes))
+            os.close((there if end == "read" else here).fileno())
+            if end == "write":
+                transport.write(b"data")
+            else:
+                transport.close()
+            await protocol.lost
+            await turns()
+            notes.append(transport.is_closing())
+
+    same(scenario)
+
+
+def test_a_descriptor_that_somebody_closed_has_another_pipe_by_now() -> None:
+    async def main() -> None:
+        with pipe() as (there, here), pipe() as (new_there, new_here):
+            old, old_protocol = await reading(there)
+            number = there.fileno()
+            os.dup2(new_there.fileno(), number)
+            again = open(number, "rb", 0, closefd=False)
+            transport, protocol = await reading(again)
+            put(new_here, b"new")
+            await until(lambda: protocol.data)
+            assert protocol.data == b"new"
+            assert not old_protocol.data
+            # The old transport must not take the new one's watch away.
+            old.pause_reading()
+            put(new_here, b"er")
+            await until(lambda: protocol.data == b"newer")
+            transport.close()
+            old.close()
+            await protocol.lost
+            await old_protocol.lost
+            here.close()
+
+    run(main())
+
+
+def test_add_reader_takes_the_descriptor_over() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with pipe() as (there, here):
+            transport, protocol = await reading(there)
+            fd = there.fileno()
+            loop.add_reader(fd, lambda: (notes.append(os.read(fd, 100)), loop.remove_reader(fd)))
+            put(here, b"data")
+            await until(lambda: notes)
+            notes.append((bytes(protocol.data), loop.remove_reader(fd)))
+            transport.close()
+            await protocol.lost
+
+    same(scenario)
+
+
+def test_the_peer_sees_the_end_as_soon_as_connection_lost_was_called() -> None:
+    async def main() -> None:
+        with pipe() as (there, here):
+            transport, protocol = await reading(there)
+            transport.close()
+            await protocol.lost
+            with pytest.raises(BrokenPipeError):
+                os.write(here.fileno(), b"1")
+        with pipe() as (there, here):
+            transport, protocol = await writing(here)
+            transport.write(bytes(1 << 20))
+            transport.close()
+            os.set_blocking(there.fileno(), False)
+            while not protocol.lost.done():
+                drain(there)
+                await asyncio.sleep(0)
+            drain(there)
+            assert os.read(there.fileno(), 100) == b"", "not the end"
+
+    run(main())
+
+
+def test_reentrancy_closing_from_the_pipes_own_close() -> None:
+    async def main() -> None:
+        class Odd:
+            def __init__(self, fd: int) -> None:
+                self.fd, self.closed = fd, 0
+
+            def fileno(self) -> int:
+                return self.fd
+
+            def close(self) -> None:
+                self.closed += 1
+                for transport in transports:
+                    transport.close()
+                    repr(transport)
+
+        transports: list[Any] = []
+        read, write = os.pipe()
+        ends = [Odd(read), Odd(write)]
+        reader, protocol = await reading(ends[0])
+        writer, other = await writing(ends[1])
+        transports += [reader, writer]
+        reader.close()
+        await protocol.lost
+        await other.lost
+        await turns()
+        assert [end.closed for end in ends] == [1, 1]
+        os.close(read)
+        os.close(write)
+
+    run(main())
+
+
+def test_five_hundred_cycles_leave_nothing() -> None:
+    async def cycle() -> None:
+        with pipe() as (there, here), sockets() as (first, second), terminal() as (controller, line):
+            transports = []
+            for end in (there, first, controller):
+                transports.append((await reading(end))[0])
+            for end in (here, second, line):
+                transport, _ = await writing(end)
+                transport.write(b"data")
+                transports.append(transport)
+            await turns(2)
+            references.extend(weakref.ref(transport) for transport in transports)
+            for transport in transports:
+                transport.close()
+            await turns(3)
+
+    async def cycles(count: int) -> None:
+        for _ in range(count):
+            await cycle()
+
+    references: list[Any] = []
+    run(cycles(10))
+    references.clear()
+    with no_descriptor_leaks():
+        for _ in range(10):
+            run(cycles(50))
+    assert len(references) == 3000
+    assert [reference() for reference in references if reference() is not None] == []
+
+
+def test_loops_that_go_with_their_transports_leave_nothing() -> None:
+    def cycle() -> None:
+        loop = whilst.new_event_loop()
+        with pipe() as (there, here):
+            transports = [
+                loop.run_until_complete(reading(there))[0],
+                loop.run_until_complete(writing(here))[0],
+            ]
+            transports[1].write(bytes(1 << 20))
+            references.extend(weakref.ref(transport) for transport in transports)
+            loop.close()
+
+    references: list[Any] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        cycle()
+        with no_descriptor_leaks():
+            for _ in range(50):
+                cycle()
+        gc.collect()
+    assert [reference() for reference in references if reference() is not None] == []
+
+
+def test_streams_over_a_pipe() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with pipe() as (there, here):
+            reader = asyncio.StreamReader()
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), there)
+            write_transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, here)
+            writer = asyncio.StreamWriter(write_transport, protocol, None, loop)
+
+            async def send() -> None:
+                for number in range(300):
+                    writer.write(b"%d\n" % number * 1000)
+                    await writer.drain()
+                writer.write_eof()
+
+            sending = asyncio.create_task(send())
+            lines = 0
+            async for _line in reader:
+                lines += 1
+            await sending
+            notes.append(lines)
+            transport.close()
+
+    same(scenario)
+
+
+def test_from_another_thread_while_the_loop_waits() -> None:
+    """No documented use; but one that works with CPython's loop, and must not break this one."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pipe() as (there, here):
+            transport, protocol = await reading(there)
+
+            def work() -> None:
+                time.sleep(0.02)
+                transport.pause_reading()
+                transport.resume_reading()
+                time.sleep(0.02)
+                loop.call_soon_threadsafe(transport.close)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            await protocol.lost
+            thread.join()
+            here.close()
+
+    run(main())
+
+
+def test_debug_mode_logs(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        caplog.clear()
+        with pipe() as (there, here):
+            transport, protocol = await reading(there)
+            writer, other = await writing(here)
+            transport.pause_reading()
+            transport.resume_reading()
+            writer.close()
+            await protocol.lost
+            await other.lost
+        with pipe() as (there, here):
+            writer, other = await writing(here)
+            there.close()
+            await other.lost
+        for record in caplog.records:
+            message = re.sub(r" object at 0x\w+", "", record.message).replace("_Unix", "")
+            notes.append((record.levelname, re.sub(r"\d+", "N", message)))
+
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        same(scenario, debug=True)
+
+
+def test_the_keywords_and_words_of_the_makers() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with pipe() as (there, here):
+            waiter = loop.create_future()
+            extra = {"more": 1}
+            transport = loop._make_read_pipe_transport(there, Reader(), waiter=waiter, extra=extra)
+            other = loop._make_write_pipe_transport(here, Writer(), waiter=None, extra=extra)
+            await waiter
+            for one, end in ((transport, there), (other, here)):
+                assert one.get_extra_info("more") == 1
+                assert one.get_extra_info("pipe") is end
+                assert one._pipe is end
+                assert one._fileno == end.fileno()
+                one.close()
+            assert extra == {"more": 1}
+            await turns()
+
+    run(main())
