@@ -191,7 +191,8 @@ impl<P> Uring<P> {
     /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
     pub(super) fn waits_on_ring(&self) -> bool {
         let books = &self.books;
-        let other_work = books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty();
+        let other_work =
+            books.armed > 0 || !books.to_arm.is_empty() || !books.sends.is_empty() || books.files.has_work();
         self.ring.is_some() && (other_work || books.watches == 0)
     }
 
