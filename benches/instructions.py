@@ -28,6 +28,7 @@ OPERATIONS = {
     "sleep0": 2000,
     "protocol_ping_pong": 500,
     "streams_ping_pong": 500,
+    "udp_ping_pong": 500,
 }
 """The rows that are counted, and how many operations the shorter run has."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from endpoints import Recorder, datagram_socket, echo, endpoint, name_of, pair
-from oracle import error_of, error_of_awaiting, handler_notes, run, same, turns, until
+from oracle import error_of, error_of_awaiting, handler_notes, program, run, same, turns, until
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -671,6 +671,41 @@ def test_raw_sockets() -> None:
         await protocol.lose()
 
     same(scenario)
+
+
+def test_audit_events() -> None:
+    """In a process of its own, for a hook stays to its end."""
+    ran = program(
+        """
+        import asyncio, sys, whilst
+
+        events = []
+
+        def hook(name, arguments):
+            if name == "socket.sendto":
+                events.append(arguments[1])
+                if arguments[1][1] == 9:
+                    raise PermissionError("not there")
+
+        class Protocol(asyncio.DatagramProtocol):
+            def error_received(self, error):
+                events.append(repr(error))
+
+        async def main():
+            sys.addaudithook(hook)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+            address = transport.get_extra_info("sockname")
+            transport.sendto(b"x", address)
+            transport.sendto(b"x", ("127.0.0.1", 9))
+            transport.sendto(b"x", ("localhost", address[1]))
+            assert events == [address, ("127.0.0.1", 9), "PermissionError('not there')", ("localhost", address[1])], events
+            transport.close()
+
+        whilst.run(main())
+        """
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 # -- Arguments of create_datagram_endpoint ------------------------------------------------------------------------------------

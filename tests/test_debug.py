@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import whilst
 from oracle import SECONDS, error_of, program, run, same, socket_pair, stdlib_loop, turns, until
+from tls import client_context, server_context
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -300,6 +301,63 @@ def test_slow_callbacks_of_a_writing_pipes_protocol(name: str, logged: Any) -> N
     assert run(main(), stdlib_loop, debug=True)
     (note,) = [note for note in run(main(), debug=True) if "Slow" in note or "slow_factory" in note]
     assert re.search(rf"Executing <Slow\.{name}\(\) at \S+:\d+ transport=<WritePipeTransport ", note)
+
+
+def test_a_slow_callback_of_a_datagram_protocol(logged: Any) -> None:
+    class SlowDatagrams(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            time.sleep(LONG)
+            received.set_result(data)
+
+    async def main() -> list[str]:
+        nonlocal received
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = SLOW
+        received = loop.create_future()
+        transport, _ = await loop.create_datagram_endpoint(SlowDatagrams, ("127.0.0.1", 0))
+        logged()
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"data", transport.get_extra_info("sockname"))
+            await received
+            await turns()
+        transport.close()
+        await turns()
+        return list(logged(logging.WARNING))
+
+    received: asyncio.Future[bytes]
+    assert run(main(), stdlib_loop, debug=True)
+    (note,) = [note for note in run(main(), debug=True) if "SlowDatagrams" in note]
+    assert re.search(
+        r"Executing <\S*SlowDatagrams\.datagram_received\(\) at \S+:\d+ transport=<DatagramTransport", note
+    )
+
+
+def test_a_slow_callback_behind_tls(logged: Any) -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = SLOW
+        made: list[Slow] = []
+
+        def factory() -> Slow:
+            made.append(Slow("data_received"))
+            return made[0]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context())
+        async with server:
+            _, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(), ssl=client_context(), server_hostname="localhost"
+            )
+            logged()
+            writer.write(b"data")
+            await until(lambda: "data_received" in made[0].told)
+            await turns()
+            writer.close()
+            await made[0].lost
+            return list(logged(logging.WARNING))
+
+    assert run(main(), stdlib_loop, debug=True)
+    (note,) = [note for note in run(main(), debug=True) if "Slow" in note]
+    assert re.search(r"Executing <Slow\.data_received\(\) at \S+:\d+ transport=<StreamTransport ", note)
 
 
 def test_quick_protocols_are_not_reported(logged: Any) -> None:

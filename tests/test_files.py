@@ -590,8 +590,19 @@ def test_fifo(driver: str, tmp_path: Path) -> None:
             await file.write("more" * 100_000)  # than a pipe takes
         assert await reading == "more" * 100_000
         for task in [*writers, *readers]:
+            assert not task.done()
             task.cancel()
         await asyncio.gather(*writers, *readers, return_exceptions=True)
+        # The writer may come first.
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0.01)
+        assert not writing.done()
+        assert await read() == "two\n"
+        await writing
+
+    async def write() -> None:
+        async with whilst.open(fifo, "w") as file:
+            await file.write("one\ntwo\n")
 
     async def open_writer(path: Path) -> None:
         async with whilst.open(path, "wb"):
@@ -740,8 +751,9 @@ def test_in_the_order_of_the_calls(driver: str, tmp_path: Path) -> None:
         async with whilst.open(path, "w", 16) as text:
             calls: list[Coroutine[Any, Any, Any]] = []
             for number in range(100):
-                calls += [text.write(f"a{number}\n"), text.flush(), text.writelines([f"b{number}\n"])]
+                calls += [text.write(f"a{number}\n"), text.flush(), text.writelines(["b", f"{number}\n"])]
             await asyncio.gather(*calls)
+            # Lines that belong together stay together.
         assert path.read_text() == "".join(f"a{number}\nb{number}\n" for number in range(100))
 
     run(main())
@@ -855,8 +867,12 @@ def test_close_waits_for_what_is_under_way(driver: str, tmp_path: Path) -> None:
         reads = [asyncio.create_task(file.pread(3_000_000, 0)) for _ in range(10)]
         in_turn = asyncio.create_task(file.read())
         await asyncio.sleep(0)
+        descriptor = file.fileno()
         closing = [asyncio.create_task(file.close()) for _ in range(3)]
         await asyncio.gather(*closing)
+        assert all(read.done() for read in [*reads, in_turn])
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
         assert all([len(await read) == 3_000_000 for read in [*reads, in_turn]])
         with pytest.raises(ValueError, match="closed"):
             await file.pread(1, 0)
@@ -883,6 +899,19 @@ def test_a_write_that_fails_later(driver: str) -> None:
 
 
 # -- The end ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_s_descriptor_stays_open(driver: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(IsADirectoryError) as theirs:
+            open(folder)
+        with pytest.raises(IsADirectoryError) as ours:
+            await whilst.open(folder)
+        assert str(ours.value) == str(theirs.value)
+        os.close(folder)
+
+    run(main())
 
 
 def test_never_closed(driver: str, tmp_path: Path) -> None:
@@ -1154,6 +1183,29 @@ def test_cancelled_calls_do_not_hold_up_others(driver: str, tmp_path: Path) -> N
                 assert results[1::2] == [b"0123456789"] * 5
                 # The first was under way and its bytes were kept; those that waited have not begun.
                 assert await file.tell() == 50
+
+    run(main())
+
+
+def test_cancelled_when_its_turn_has_come(driver: str, tmp_path: Path) -> None:
+    path = tmp_path / "some"
+    path.write_bytes(b"0123456789")
+
+    async def main() -> None:
+        async with whilst.open(path, "rb", 0) as file:
+
+            async def read_and_cancel() -> bytes:
+                data = await file.read(1)
+                # It has been given the turn just now, and does not know yet.
+                second.cancel()
+                return data
+
+            first = asyncio.create_task(read_and_cancel())
+            second = asyncio.create_task(file.read(1))
+            third = asyncio.create_task(file.read(1))
+            results = await asyncio.gather(first, second, third, return_exceptions=True)
+            assert results[::2] == [b"0", b"1"]
+            assert isinstance(results[1], asyncio.CancelledError)
 
     run(main())
 

@@ -81,6 +81,110 @@ def test_datagrams() -> None:
     same(scenario)
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_datagrams_of_every_family(family: int, tmp_path: Path) -> None:
+    addresses: dict[int, Any] = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as first,
+            socket.socket(family, socket.SOCK_DGRAM) as second,
+        ):
+            for number, sock in enumerate((first, second)):
+                path = tmp_path / str(number)
+                path.unlink(missing_ok=True)
+                sock.bind(addresses.get(family, str(path)))
+                sock.setblocking(False)
+            task = loop.create_task(loop.sock_recvfrom(second, 70_000))
+            await asyncio.sleep(0.001)
+            notes.append(await loop.sock_sendto(first, b"x" * 65_000, second.getsockname()))
+            data, address = await task
+            notes.append((len(data), address == first.getsockname()))
+            for data in (b"", b"cut off"):
+                await loop.sock_sendto(first, data, second.getsockname())
+                notes.append((await loop.sock_recvfrom(second, 3))[0])
+
+    same(scenario)
+
+
+def test_a_datagram_to_nobody() -> None:
+    """The refusal meets whoever reads, or the next that is sent."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+            unused.bind(("127.0.0.1", 0))
+            address = unused.getsockname()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(address)
+            for receive in (
+                lambda: loop.sock_recvfrom(sock, 10),
+                lambda: loop.sock_recvfrom_into(sock, bytearray(10)),
+                lambda: loop.sock_recv(sock, 10),
+            ):
+                task = loop.create_task(receive())
+                await asyncio.sleep(0.001)
+                await loop.sock_sendall(sock, b"x")
+                notes.append(await error_of_awaiting(task))
+            await loop.sock_sendall(sock, b"x")
+            notes.append(await error_of_awaiting(loop.sock_sendall(sock, b"y")))
+
+    assert same(scenario)[0] == ("ConnectionRefusedError", "[Errno 111] Connection refused")
+
+
+def test_a_cancelled_receive_leaves_the_datagram() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+        ):
+            for sock in (first, second):
+                sock.bind(("127.0.0.1", 0))
+                sock.setblocking(False)
+            for number in range(20):
+                task = loop.create_task(loop.sock_recvfrom(second, 100))
+                await turns(2)
+                first.sendto(b"%d" % number, second.getsockname())
+                if number % 2:
+                    await asyncio.sleep(0)
+                task.cancel()
+                try:
+                    data, _ = await task
+                except asyncio.CancelledError:
+                    data, _ = await loop.sock_recvfrom(second, 100)
+                assert data == b"%d" % number
+
+    run(main())
+
+
+def test_a_datagram_that_waits_for_room() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with first, second:
+            second_name = f"\0whilst-{id(scenario)}"
+            second.bind(second_name)
+            first.setblocking(False)
+            second.setblocking(False)
+            count = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    first.send(b"x")
+                    count += 1
+            task = loop.create_task(loop.sock_sendto(first, b"last", second_name))
+            await asyncio.sleep(0.001)
+            notes.append(task.done())
+            received = [await loop.sock_recvfrom(second, 100) for _ in range(count)]
+            notes.append(await task)
+            notes.append((await loop.sock_recvfrom(second, 100))[0])
+            notes.append(len(received) == count)
+
+    same(scenario)
+
+
 def test_accept_and_connect() -> None:
     async def scenario(notes: list[Any]) -> None:
         loop = asyncio.get_running_loop()

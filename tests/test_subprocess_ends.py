@@ -245,7 +245,8 @@ def test_number_given_to_another_process() -> None:
         run(main())
 
 
-def test_traced_by_a_debugger() -> None:
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_traced_by_a_debugger(waited_for: bool) -> None:
     tracer = """
         import ctypes, sys
         libc = ctypes.CDLL(None, use_errno=True)
@@ -266,6 +267,8 @@ def test_traced_by_a_debugger() -> None:
         )
         assert process.stdin is not None and debugger.stdin is not None and debugger.stdout is not None
         seized = await debugger.stdout.readline()
+        if waited_for:
+            asyncio.get_running_loop().run_in_executor(None, popen_of(process).wait)
         process.stdin.write(b"\n")
         wait = asyncio.ensure_future(process.wait())
         if seized == b"0\n":

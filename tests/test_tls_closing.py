@@ -624,6 +624,36 @@ def test_no_garbage_is_left() -> None:
         gc.enable()
 
 
+def test_closing_twice_lets_go_of_the_context() -> None:
+    """Even if the loop stops before the protocol is told of the end."""
+    contexts: list[Any] = []
+
+    async def main() -> None:
+        ended = asyncio.get_running_loop().create_future()
+
+        class Ends(Record):
+            def eof_received(self) -> None:
+                ended.set_result(None)
+
+        context = client_context()
+        contexts.append(weakref.ref(context))
+        client = Ends()
+        transport = await connect(client, address, context)
+        await ended
+        transport.close()
+
+    def talk(sock: socket.socket) -> None:
+        end = Bare(sock, server_context(), server_side=True)
+        end.until_done(end.tls.unwrap)
+
+    loop = whilst.new_event_loop()
+    with plain_server(talk) as address:
+        loop.run_until_complete(main())
+    assert contexts[0]() is None
+    loop.run_until_complete(turns())
+    loop.close()
+
+
 def test_interpreter_ends_with_connections_open(tmp_path: Any) -> None:
     """Whatever is open when the interpreter shuts down, it does so in peace."""
     result = program(

@@ -744,6 +744,61 @@ def test_write_after_close_warns_from_the_fifth_on(caplog: pytest.LogCaptureFixt
     assert same(scenario)
 
 
+@pytest.mark.parametrize("then", ["goes on", "pauses", "closes", "is replaced"])
+def test_much_that_has_arrived_at_once_is_handed_over_in_pieces(then: str) -> None:
+    """No more at once than CPython's loop reads, and after each piece the protocol may want no more."""
+
+    class Pieces(Record):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[int] = []
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.sizes.append(len(data))
+            if len(self.sizes) == 2:
+                if then == "pauses":
+                    self.transport.pause_reading()
+                elif then == "closes":
+                    self.transport.close()
+                elif then == "is replaced":
+                    self.transport.set_protocol(other)
+
+    async def main() -> None:
+        nonlocal other
+        data = pattern(20_000_000)
+        other = Record()
+        with socket_pair(socket.AF_INET) as (first, second):
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += second.send(data[sent:])
+            assert sent > 1_500_000  # much more than one piece
+            protocol = Pieces()
+            transport = await connect(first, protocol)
+            if then == "goes on":
+                await until(lambda: len(protocol.data) == sent)
+                assert protocol.data == data[:sent]
+            else:
+                await until(lambda: len(protocol.sizes) == 2)
+                await turns(20)
+                assert len(protocol.sizes) == 2
+                if then == "closes":
+                    assert await protocol.lost is None
+                elif then == "is replaced":
+                    await until(lambda: len(protocol.data) + len(other.data) == sent)
+                    assert protocol.data + other.data == data[:sent]
+                else:
+                    transport.resume_reading()
+                    await until(lambda: len(protocol.data) == sent)
+                    assert protocol.data == data[:sent]
+            assert max(protocol.sizes) <= 256 * 1024
+            transport.abort()
+
+    other: Any = None
+    run(main())
+
+
 def test_reset_while_reading_and_while_writing() -> None:
     async def scenario(notes: list[Any]) -> None:
         for writes in (False, True):

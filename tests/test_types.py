@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from asyncio import selector_events
+from asyncio import selector_events, unix_events
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import whilst
 from whilst import _whilst
+from whilst._loop import processes
 
 RIGHT = {
     "run": """
@@ -402,6 +403,7 @@ COUNTERPARTS: list[tuple[type, type]] = [
     (_whilst.TimerHandle, asyncio.TimerHandle),
     (_whilst.StreamTransport, selector_events._SelectorSocketTransport),  # type: ignore[attr-defined]
     (_whilst.DatagramTransport, selector_events._SelectorDatagramTransport),  # type: ignore[attr-defined]
+    (processes.SubprocessTransport, unix_events._UnixSubprocessTransport),  # type: ignore[attr-defined]
 ]
 
 

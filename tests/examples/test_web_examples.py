@@ -128,4 +128,6 @@ def test_no_example_is_untested() -> None:
         "uvicorn_app.py",
         "aiohttp_server.py",
         "aiohttp_client.py",
+        "template_server.py",
+        "templates",
     }

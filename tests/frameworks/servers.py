@@ -7,6 +7,7 @@ import json
 from types import TracebackType
 from typing import Any
 
+import certificates
 from serving import WAIT_SECONDS, Program, free_port, open_sockets, wait_for
 
 UVICORN = [
@@ -21,14 +22,21 @@ UVICORN = [
     "30",
 ]
 
+TLS = str(certificates.ALL_NAMES)
+"""The file with certificate and key of the servers with TLS."""
+
 COMMANDS = {
     "hypercorn": ["quart_app.py"],
     "uvicorn-h11": [*UVICORN, "--http", "h11", "--ws", "wsproto", "starlette_app:app"],
     "uvicorn-httptools": [*UVICORN, "--http", "httptools", "--ws", "websockets-sansio", "starlette_app:app"],
     "aiohttp": ["aiohttp_app.py"],
     "websockets": ["websockets_app.py"],
+    "hypercorn-tls": ["quart_app.py", "--tls", TLS],
+    "uvicorn-tls": [*UVICORN, "--ssl-certfile", TLS, "--ssl-keyfile", TLS, "starlette_app:app"],
+    "aiohttp-tls": ["aiohttp_app.py", "--tls", TLS],
+    "websockets-tls": ["websockets_app.py", "--tls", TLS],
 }
-"""Each kind of server; uvicorn takes its port as an option, the others as an argument."""
+"""Each kind of server; uvicorn takes its port as an option, the others as their last argument."""
 
 HTTP_KINDS = ("hypercorn", "uvicorn-h11", "uvicorn-httptools", "aiohttp")
 
@@ -36,6 +44,11 @@ BACK_PRESSURE_KINDS = ("uvicorn-h11", "uvicorn-httptools", "aiohttp")
 """The servers that stop reading when the app does not read. Quart's request body takes all that comes."""
 
 WEBSOCKET_KINDS = ("websockets", "hypercorn", "uvicorn-h11", "uvicorn-httptools", "aiohttp")
+
+
+HTTPS_KINDS = ("hypercorn-tls", "uvicorn-tls", "aiohttp-tls")
+
+WSS_KINDS = ("websockets-tls", *HTTPS_KINDS)
 
 
 class RunningServer(Program):
@@ -47,12 +60,13 @@ class RunningServer(Program):
         super().__init__([*COMMANDS[kind], *extra], driver=driver, port=port)
         self.kind = kind
         self.number = port
+        self.tls = kind.endswith("-tls")
         self.broken = False
 
     def __enter__(self) -> RunningServer:
         super().__enter__()
         self.tasks_at_rest, self.sockets_at_rest = 0, 0
-        if self.kind in HTTP_KINDS:
+        if self.kind in HTTP_KINDS + HTTPS_KINDS:
             # The first request may start what stays (a thread, a helper task); the second sees the server
             # at rest.
             self.facts()
@@ -62,9 +76,18 @@ class RunningServer(Program):
             self.sockets_at_rest = open_sockets(self.pid)
         return self
 
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection for requests, which is made by the first of them."""
+        if self.tls:
+            context = certificates.client_context()
+            return http.client.HTTPSConnection(
+                "127.0.0.1", self.number, timeout=WAIT_SECONDS, context=context
+            )
+        return http.client.HTTPConnection("127.0.0.1", self.number, timeout=WAIT_SECONDS)
+
     def get(self, path: str) -> Any:
         """The JSON that `path` answers, over a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.number, timeout=WAIT_SECONDS)
+        connection = self.connect()
         try:
             connection.request("GET", path, headers={"Connection": "close"})
             response = connection.getresponse()
@@ -76,7 +99,7 @@ class RunningServer(Program):
 
     def post(self, path: str) -> int:
         """The status that an empty POST to `path` is answered with."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.number, timeout=WAIT_SECONDS)
+        connection = self.connect()
         try:
             connection.request("POST", path, headers={"Connection": "close"})
             response = connection.getresponse()
@@ -94,7 +117,7 @@ class RunningServer(Program):
         """The server runs on, no connection or task of a client is left, and it has printed no complaint."""
         self.broken = True
         assert self.process.poll() is None, f"the server ended with {self.process.returncode}"
-        if self.kind in HTTP_KINDS:
+        if self.kind in HTTP_KINDS + HTTPS_KINDS:
 
             def at_rest() -> bool:
                 facts = self.facts()
@@ -109,8 +132,18 @@ class RunningServer(Program):
                 raise AssertionError(f"{error}: {seen}") from None
         else:
             wait_for(lambda: open_sockets(self.pid) <= self.sockets_at_rest, "no more sockets than at rest")
-        assert self.complaints() == []
+        assert self.complaints(self._allowed()) == []
         self.broken = False
+
+    def _allowed(self) -> tuple[str, ...]:
+        """What this kind of server prints on any loop.
+
+        hypercorn waits for the end of a connection that it closes, and lets through what that raises when the client was still
+        sending: with TLS, on asyncio's own loop as well, that more data came after close_notify.
+        """
+        if self.kind == "hypercorn-tls" and "APPLICATION_DATA_AFTER_CLOSE_NOTIFY" in self.output():
+            return ("Traceback (most recent call last)", "Unhandled exception in client_connected_cb")
+        return ()
 
 
 class Servers:

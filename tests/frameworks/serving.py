@@ -164,8 +164,10 @@ class Program:
             **(env or {}),
         }
         if cwd == APPS:
-            # The apps of the tests use this module too.
-            self.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+            # The apps of the tests use this module too, and the certificates.
+            self.env["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")])
+            )
 
     def __enter__(self) -> Program:
         self._file = tempfile.TemporaryFile()

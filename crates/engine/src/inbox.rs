@@ -13,10 +13,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::driver;
 
 /// Nobody sleeps, nobody has called.
 const AWAKE: u8 = 0;
@@ -32,12 +34,14 @@ pub struct Waker {
     /// Behind a lock, so that it is not closed while somebody writes to its number. Who wakes takes the lock
     /// only where there is a sleeper to be told.
     descriptor: Mutex<Option<Arc<OwnedFd>>>,
+    /// The process that the eventfd was made in or for ([`driver::process`]).
+    process: AtomicU32,
 }
 
 impl Waker {
     /// A waker without an eventfd yet.
     pub const fn new() -> Self {
-        Self { state: AtomicU8::new(AWAKE), descriptor: Mutex::new(None) }
+        Self { state: AtomicU8::new(AWAKE), descriptor: Mutex::new(None), process: AtomicU32::new(0) }
     }
 
     /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread.
@@ -45,7 +49,10 @@ impl Waker {
         // A read-modify-write, also when the state is NOTIFIED already: together with the sleeper's own it
         // orders what this thread did before against what the sleeper looks at after. A mere load would not.
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
-            && let Some(descriptor) = self.lock().as_ref()
+            // In a forked child the sleeper is the parent's, and so is the eventfd.
+            && self.process.load(Ordering::Relaxed) == driver::process()
+            && let Some(place) = self.lock()
+            && let Some(descriptor) = place.as_ref()
         {
             // It can only fail when the counter is full, and then the sleeper has been told often enough.
             let _ = rustix::io::write(descriptor, &1_u64.to_ne_bytes());
@@ -75,10 +82,11 @@ impl Waker {
     /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
     /// first call.
     pub fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
-        let mut place = self.lock();
+        let mut place = self.lock().ok_or(io::ErrorKind::Deadlock)?;
         if let Some(descriptor) = place.as_ref() {
             return Ok(Arc::clone(descriptor));
         }
+        self.process.store(driver::process(), Ordering::Relaxed);
         let made = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         *place = Some(Arc::clone(&made));
         Ok(made)
@@ -87,20 +95,34 @@ impl Waker {
     /// Closes the eventfd, for when nobody will wait any more. Wakes are then noted and nothing else; a wait makes
     /// another one.
     pub fn close(&self) {
-        *self.lock() = None;
+        if let Some(mut place) = self.lock() {
+            *place = None;
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
-        self.descriptor.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The eventfd's place. `None` in a forked child whose parent was in another thread about to sleep just then: the lock came over
+    /// locked, and the thread that would unlock it did not come.
+    fn lock(&self) -> Option<MutexGuard<'_, Option<Arc<OwnedFd>>>> {
+        match self.descriptor.try_lock() {
+            Ok(place) => Some(place),
+            Err(TryLockError::Poisoned(place)) => Some(place.into_inner()),
+            Err(TryLockError::WouldBlock) if self.process.load(Ordering::Relaxed) != driver::process() => {
+                None
+            }
+            Err(TryLockError::WouldBlock) => {
+                Some(self.descriptor.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
     }
 
     /// Puts another eventfd in the place of the present one, under the same number: in a forked child, which
     /// shares the present one with its parent.
     pub(crate) fn renew(&self) -> io::Result<()> {
-        let place = self.lock();
+        let place = self.lock().ok_or(io::ErrorKind::Deadlock)?;
+        self.process.store(driver::process(), Ordering::Relaxed);
         let Some(descriptor) = place.as_ref() else { return Ok(()) };
         let other = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        crate::driver::replace_descriptor(descriptor, &other)
+        driver::replace_descriptor(descriptor, &other)
     }
 }
 

@@ -36,7 +36,7 @@ class BinaryFile:
     """A binary file, as ``whilst.open(path, "rb")`` and its like open it.
 
     Its methods are those of the builtin binary files, of which the ones that may wait are coroutines. Calls are done one at a
-    time, in their order, whichever tasks they come from; only :meth:`pread` and :meth:`pwrite` go on side by side.
+    time, in their order, whichever tasks they come from; only any number of :meth:`pread` go on side by side.
 
     A call that is cancelled leaves the file as if it had been made whole or not at all: a read that is cancelled has read
     nothing, and what a cancelled write has taken over is written like the rest.
@@ -388,19 +388,15 @@ class BinaryFile:
 
         They are kept until there are more than the buffer's size of them, or until :meth:`flush` or :meth:`close`.
         """
-        if isinstance(data, str):
-            raise TypeError("a bytes-like object is required, not 'str'")
+        data = _bytes_of(data)
         self._check_writable()
-        if type(data) is not bytes:
-            with memoryview(data) as view:
-                data = view.tobytes()
-        if self._buffer_size == 0:
-            return await self._write_once(data)
-        if not self._turns.taken and self._unwritten_size + len(data) <= self._buffer_size:
+        if not self._turns.taken and 0 < self._unwritten_size + len(data) <= self._buffer_size:
             self._accept(data)
             return len(data)
         async with self._turns:
             self._check_writable()
+            if self._buffer_size == 0:
+                return await self._write_once(data, None)
             await self._write(data)
         return len(data)
 
@@ -411,23 +407,27 @@ class BinaryFile:
         if self._unwritten_size > self._buffer_size:
             await self._flush()
 
-    async def _write_once(self, data: bytes) -> int:
+    async def _write_once(self, data: bytes, offset: int | None) -> int:
         written = 0
 
         def was_written(count: int) -> None:
             nonlocal written
             written = count
 
-        async with self._turns:
-            self._check_writable()
-            self._drop_read_ahead()
-            await self._turns.operate(self._raw.write, was_written, data, None)
+        self._drop_read_ahead()
+        await self._turns.operate(self._raw.write, was_written, data, offset)
         return written
 
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
         """Write all of the lines, to which nothing is added, one after the other."""
-        for line in lines:
-            await self.write(line)
+        self._check_writable()
+        async with self._turns:
+            for line in lines:
+                self._check_writable()
+                if self._buffer_size:
+                    await self._write(_bytes_of(line))
+                else:
+                    await self._write_once(_bytes_of(line), None)
 
     async def flush(self) -> None:
         """Hand what was written to the kernel."""
@@ -513,19 +513,15 @@ class BinaryFile:
         """Write bytes to `offset` on, with one operation, and leave the position alone. Return how many were written, maybe fewer
         than all.
 
-        Any number of these may be under way at once. On Linux a file that was opened to append is appended to all the
-        same: see `pwrite(2)`.
+        On Linux a file that was opened to append is appended to all the same: see `pwrite(2)`.
         """
         self._check_writable()
         _check_offset(offset)
-        with memoryview(data) as view:
-            data = view.tobytes() if type(data) is not bytes else data
+        data = _bytes_of(data)
         async with self._turns:
             self._check_writable()
             await self._flush()
-            self._drop_read_ahead()
-        count: int = await self._do_beside(self._raw.write, data, offset)
-        return count
+            return await self._write_once(data, offset)
 
     async def _do_beside(self, begin: Any, *args: Any) -> Any:
         self._check_open()
@@ -601,6 +597,16 @@ class BinaryFile:
             pass
         finally:
             self._raw.close_now()
+
+
+def _bytes_of(data: ReadableBuffer) -> bytes:
+    """Return a copy of what may change, or the bytes themselves."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        raise TypeError("a bytes-like object is required, not 'str'")
+    with memoryview(data) as view:
+        return view.tobytes()
 
 
 def _nothing(_value: None) -> None:

@@ -229,6 +229,9 @@ async def _open_raw(
     opener: Callable[..., int] | None,
 ) -> Raw:
     if isinstance(file, int):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            # Here, where the descriptor is not ours to close yet.
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
         return _adopt(loop, file, owned)
     if opener is not None:
         descriptor: Any = await loop.run_in_executor(None, opener, file, flags)

@@ -302,8 +302,7 @@ class TextFile:
         They are encoded at once, and kept until there are more than the buffer's size of them, or until :meth:`flush` or
         :meth:`close`; with line buffering, until there is the end of a line among them.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        _check_text_type(text)
         self._check_writable()
         async with self._turns:
             self._check_writable()
@@ -328,8 +327,12 @@ class TextFile:
 
     async def writelines(self, lines: Iterable[str], /) -> None:
         """Write all of the lines, to which nothing is added, one after the other."""
-        for line in lines:
-            await self.write(line)
+        self._check_writable()
+        async with self._turns:
+            await self._settle()
+            for line in lines:
+                self._check_writable()
+                await self._write(_check_text_type(line))
 
     async def flush(self) -> None:
         """Hand what was written to the kernel."""
@@ -486,6 +489,12 @@ class TextFile:
     ) -> None:
         """Close the file."""
         await self.close()
+
+
+def _check_text_type(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+    return text
 
 
 def check_text(encoding: str | None, errors: str | None, newline: str | None) -> tuple[str, str]:

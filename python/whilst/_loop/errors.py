@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from asyncio import base_events, exceptions, format_helpers
+from asyncio import base_events, exceptions, format_helpers, protocols
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,12 @@ def report_slow_protocol(
 
     For CPython's loop it is its own handle that took long, and what it names is a line of its own. Here it is the program's.
     """
+    # Between a connection and the program's protocol there may be TLS, which calls it with what it has deciphered.
+    application = getattr(protocol, "_app_protocol", None)
+    if application is not None:
+        protocol = application
+        if name == "buffer_updated" and not isinstance(protocol, protocols.BufferedProtocol):
+            name = "data_received"
     callback = getattr(protocol, name, None)
     # Of a bound method CPython's helper does not know where it is written.
     source = name if callback is None else _format_callback(getattr(callback, "__func__", callback), ())

@@ -10,6 +10,7 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._loop import forking
 from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
 
@@ -34,6 +35,7 @@ class Lifecycle(Signals, Processes):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
+        forking.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""

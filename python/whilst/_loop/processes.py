@@ -23,8 +23,8 @@ from whilst._whilst import ChildProcess
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-#: How long it takes to look again at a process that has ended and that a debugger has not let go of, in seconds.
-_DEBUGGER_DELAY = 0.01
+#: When to look again at a process that has ended and cannot be reaped yet, in seconds.
+_TRACER_DELAY = 0.01
 
 _UnixSubprocessTransport: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
 
@@ -76,27 +76,35 @@ class SubprocessTransport(_UnixSubprocessTransport):  # type: ignore[misc]
 
     def _ended(self) -> None:
         """Reap the process, which has ended."""
-        child, proc = self._child, self._proc
-        assert child is not None
-        self._loop._remove_reader(child.fileno())
+        assert self._child is not None
+        self._loop._remove_reader(self._child.fileno())
+        returncode = self._reap(self._child)
+        if returncode is not None:
+            self._exited(returncode)
+        else:
+            self._loop.call_later(_TRACER_DELAY, self._ended)
+
+    def _reap(self, child: ChildProcess) -> int | None:
+        """Reap the process. Return the exit code, or None if its tracer (ptrace(2)), who comes first, has not let go of it."""
+        proc = self._proc
         # Who waits for it in another thread, by `Popen.wait()`, holds the lock until it has the code.
-        with proc._waitpid_lock:
-            try:
-                returncode = child.reap()
-            except BlockingIOError:
-                # Its tracer (ptrace(2)) has not been told yet, and comes first.
-                self._loop.call_later(_DEBUGGER_DELAY, self._ended)
-                return
-            if proc.returncode is not None:
-                returncode = proc.returncode
-            elif returncode is None:
+        if not proc._waitpid_lock.acquire(timeout=_TRACER_DELAY):
+            return None
+        try:
+            returncode = child.reap()
+            if proc.returncode is None and returncode is None:
                 # In CPython's words, spaces included.
                 logger.warning(
                     "child process pid %d exit status already read:  will report returncode 255", proc.pid
                 )
                 returncode = 255
-            proc.returncode = returncode
-        self._exited(returncode)
+            if proc.returncode is None:
+                proc.returncode = returncode
+            return int(proc.returncode)
+        except BlockingIOError:
+            return None
+        finally:
+            proc._waitpid_lock.release()
 
     def _reaped(self, _pid: int, returncode: int) -> None:
         """Take the exit code from a child watcher, which calls this in any thread."""
@@ -276,7 +284,7 @@ def _child_watcher() -> Iterator[Any]:
     It is asked whether it is active, as documented (RuntimeError if not), and for nothing more. Only a FastChildWatcher, which
     reaps every child there is, has to be told of this one: it is what the context manager returns.
     """
-    watcher = getattr(events._event_loop_policy, "_watcher", None)  # type: ignore[attr-defined]
+    watcher = getattr(getattr(events, "_event_loop_policy", None), "_watcher", None)
     if watcher is None:
         yield None
         return

@@ -74,6 +74,17 @@ class Signals(Borrowed):
         """Queue a handler; what CPython's `_handle_signal` ends in."""
         self._push_handle(handle)
 
+    def _is_wakeup_fd(self, descriptor: int) -> bool:
+        """Return True if it is the descriptor that CPython's C handler writes to for this loop."""
+        return self._csock is not None and self._csock.fileno() == descriptor
+
+    def _forget_signals(self) -> None:
+        """Handle no signals any more, in a forked child, which shares the sockets with its parent."""
+        self._signal_handlers.clear()
+        if self._ssock is not None:
+            self._remove_reader(self._ssock.fileno())
+            self._close_signal_sockets()
+
     def _close_signals(self) -> None:
         """Remove all handlers and close the pair of sockets."""
         # Asked where CPython's loop asks it.

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import sys
 
 import inside
 import whilst
@@ -128,4 +127,11 @@ app.add_routes(routes)
 app.on_startup.append(start)
 app.on_shutdown.append(begin_stop)
 app.on_cleanup.append(stop)
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), loop=whilst.new_event_loop(), shutdown_timeout=20)
+web.run_app(
+    app,
+    host="127.0.0.1",
+    port=inside.port(),
+    ssl_context=inside.tls_context(),
+    loop=whilst.new_event_loop(),
+    shutdown_timeout=20,
+)

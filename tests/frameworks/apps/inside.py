@@ -2,9 +2,13 @@
 
 import asyncio
 import os
+import ssl
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import certificates
 import whilst
 from serving import descriptor_targets, open_sockets, payload
 
@@ -23,6 +27,22 @@ class Record:
     """Lets `/held-upload` go on."""
     barrier: asyncio.Event
     """Lets those who wait in `/barrier` go on."""
+
+
+def port() -> int:
+    """The port to listen on, the last of the program's arguments."""
+    return int(sys.argv[-1])
+
+
+def tls() -> Path | None:
+    """The file with the certificate and its key, where the program has the arguments `--tls FILE`."""
+    return Path(sys.argv[2]) if sys.argv[1] == "--tls" else None
+
+
+def tls_context() -> ssl.SSLContext | None:
+    """The server's context, where there is to be TLS."""
+    file = tls()
+    return certificates.server_context(file) if file is not None else None
 
 
 def check_loop() -> None:

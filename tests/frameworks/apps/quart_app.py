@@ -1,7 +1,6 @@
 """The tests' Quart app, for hypercorn."""
 
 import hashlib
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -93,9 +92,12 @@ if __name__ == "__main__":
     from hypercorn.config import Config
 
     config = Config()
-    config.bind = [f"127.0.0.1:{sys.argv[1]}"]
+    config.bind = [f"127.0.0.1:{inside.port()}"]
+    if (file := inside.tls()) is not None:
+        # With TLS hypercorn offers HTTP/2 by ALPN.
+        config.certfile = config.keyfile = str(file)
     config.graceful_timeout = 20
     # hypercorn forgets a connection that its client has closed only when this time is over; the tests wait
     # for that.
-    config.keep_alive_timeout = 1
+    config.keep_alive_timeout = 1 if inside.tls() is None else 2
     whilst.run(serve(app, config))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 
 import inside
 import whilst
@@ -31,9 +30,9 @@ async def main(port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serve(handle, "127.0.0.1", port, max_size=None):
+    async with serve(handle, "127.0.0.1", port, max_size=None, ssl=inside.tls_context()):
         await stop.wait()
     print(inside.SHUTDOWN)
 
 
-whilst.run(main(int(sys.argv[1])))
+whilst.run(main(inside.port()))

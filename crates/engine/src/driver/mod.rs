@@ -9,6 +9,7 @@ mod epoll;
 mod files;
 mod operations;
 mod origin;
+mod readiness;
 mod sys;
 mod uring;
 
@@ -158,6 +159,11 @@ pub fn available() -> Vec<&'static str> {
         Ok(()) => vec!["io_uring", "epoll"],
         Err(_) => vec!["epoll"],
     }
+}
+
+/// How many forks lie between the first process that counted and this one: another number is another process.
+pub(crate) fn process() -> u32 {
+    Origin::process_here()
 }
 
 /// Makes `descriptor` refer to the open file of `other`, close-on-exec.
@@ -394,6 +400,17 @@ impl<P: Payload> Driver<P> {
         match &mut self.backend {
             Backend::Unmade | Backend::Epoll(_) => Ok(()),
             Backend::Uring(uring) => uring.detach(),
+        }
+    }
+
+    /// Forgets all operations and sends, in a forked child whose driver was in use when it was forked: what they are about is the
+    /// parent's. Nothing will be said of any of them, but that file operations were cancelled, and their numbers are not used again.
+    /// The kernel is not asked for anything that the parent would notice.
+    pub fn forget(&mut self) {
+        match &mut self.backend {
+            Backend::Unmade => {}
+            Backend::Epoll(epoll) => epoll.forget(),
+            Backend::Uring(uring) => uring.forget(),
         }
     }
 

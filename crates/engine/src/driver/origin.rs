@@ -38,7 +38,13 @@ impl Origin {
             }
             thread.get()
         });
-        Self { process: FORKS.load(Ordering::Relaxed), thread }
+        Self { process: Self::process_here(), thread }
+    }
+
+    /// The calling process.
+    #[inline]
+    pub(super) fn process_here() -> u32 {
+        FORKS.load(Ordering::Relaxed)
     }
 
     /// Starts counting forks; before the first backend is made.

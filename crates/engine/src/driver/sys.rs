@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::fs::{FileType, fstat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::inbox::Waker;
@@ -75,21 +74,6 @@ pub(super) fn message(slices: &[libc::iovec]) -> libc::msghdr {
 pub(super) fn check_open(fd: RawFd) -> io::Result<()> {
     rustix::io::fcntl_getfd(borrow(fd)?)?;
     Ok(())
-}
-
-/// Fails where epoll would not take `fd`: with EBADF where it is no open descriptor, with EPERM where its
-/// file is always ready.
-pub(super) fn check_pollable(fd: RawFd) -> io::Result<()> {
-    let source = borrow(fd)?;
-    match FileType::from_raw_mode(fstat(source)?.st_mode) {
-        FileType::Socket | FileType::Fifo => Ok(()),
-        FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
-        // Of devices some can be polled, and among nameless files are the eventfd and the pidfd. Epoll knows.
-        _ => {
-            let instance = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            Ok(epoll::add(&instance, source, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
-        }
-    }
 }
 
 /// Waits for the waker alone.

@@ -1,7 +1,8 @@
 //! Watching descriptors.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use whilst_engine::driver::{Choice, Interest, Key};
@@ -12,6 +13,7 @@ over_both!(
     cancelled_and_watched_again,
     closed_while_the_other_direction_was_watched,
     closed_without_being_cancelled,
+    closing_tells_the_peer,
     hang_up_makes_both_directions_ready,
     is_level_triggered,
     pipes_and_nameless_files,
@@ -198,6 +200,50 @@ fn closed_without_being_cancelled(choice: Choice) {
     });
 }
 
+/// A watch holds nothing open: the peer of a socket that is closed under it sees the end at once, and its port is free.
+fn closing_tells_the_peer(choice: Choice) {
+    let mut world = World::new(choice);
+    let (bystander, mut peer) = pair();
+    world.watch(&bystander, Interest::Readable, 1);
+    let mut stale = Vec::new();
+    for said_before in [false, true] {
+        for interest in [Interest::Readable, Interest::Writable] {
+            let (here, mut there) = tcp_pair();
+            if said_before || interest == Interest::Writable {
+                there.write_all(b"x").unwrap();
+            }
+            stale.push(world.watch(&here, interest, 2));
+            world.wait(std::time::Duration::ZERO);
+            world.wait(std::time::Duration::ZERO);
+            if said_before {
+                world.assert_ready(2);
+                (&here).read_exact(&mut [0]).unwrap();
+            }
+            drop(here);
+            let end = there.read(&mut [0]);
+            assert!(
+                matches!(&end, Ok(0))
+                    || end.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+                "{end:?}"
+            );
+        }
+    }
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    stale.push(world.watch(&listener, Interest::Readable, 3));
+    world.wait(std::time::Duration::ZERO);
+    drop(listener);
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    // Nothing more is heard of them, also when they are cancelled after all.
+    world.wait(std::time::Duration::ZERO);
+    world.said.clear();
+    world.assert_quiet();
+    stale.into_iter().for_each(|watch| world.driver.cancel(watch));
+    world.assert_quiet();
+    peer.write_all(b"x").unwrap();
+    world.assert_ready(1);
+}
+
 /// Nor does what is left speak of the new file in the other direction.
 fn closed_while_the_other_direction_was_watched(choice: Choice) {
     // Alone in a process, because it counts on descriptor numbers.
@@ -209,7 +255,7 @@ fn closed_while_the_other_direction_was_watched(choice: Choice) {
         world.assert_quiet();
         drop((here, there));
         world.wait(std::time::Duration::ZERO);
-        world.said.clear(); // with the ring, the old file is still there, and its peer has gone
+        world.said.clear();
         world.driver.cancel(stale);
         let (new, mut peer) = pair();
         assert_eq!(new.as_raw_fd(), number);

@@ -207,6 +207,11 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
+            Work::Datagram(transport, work) if core.is_debug() => {
+                let told = Datagram::told(&transport, py, &work);
+                let body = || Datagram::perform(&transport, this, work);
+                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+            }
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
@@ -279,12 +284,13 @@ impl LoopCore {
         Ok(())
     }
 
-    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again.
+    /// Sends what the streams have written, as far as it goes without waiting; for a loop that will not run again, or whose process
+    /// is about to fork.
     pub(super) fn send_unsent_now(this: &Bound<'_, Self>) {
         let py = this.py();
         let streams = this.get().state.with(py, |state| std::mem::take(&mut state.unsent));
         for stream in streams {
-            Stream::send_now(&stream, this);
+            Stream::send_listed_now(&stream, this);
         }
     }
 }

@@ -58,7 +58,7 @@ impl LoopCore {
     }
 
     /// Return True if the loop runs.
-    fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.thread.load(Ordering::Relaxed) != 0
     }
 

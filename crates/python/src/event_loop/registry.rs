@@ -93,9 +93,14 @@ impl Registry {
 
     /// Empties the registry, keeping the generations.
     pub(crate) fn drain(&mut self) -> Vec<Source> {
+        self.take_those(|_| true)
+    }
+
+    /// Takes out the sources that are `wanted`, keeping the generations.
+    pub(crate) fn take_those(&mut self, wanted: impl Fn(&Source) -> bool) -> Vec<Source> {
         let mut sources = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if let Some(source) = slot.source.take() {
+            if let Some(source) = slot.source.take_if(|source| wanted(source)) {
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(index as u32);
                 sources.push(source);

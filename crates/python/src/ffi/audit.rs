@@ -28,3 +28,16 @@ pub(crate) fn getaddrinfo(
         unsafe { PySys_Audit(EVENT.as_ptr(), FORMAT.as_ptr(), host, port, family, kind, protocol, flags) };
     if status == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
 }
+
+/// Raises the event `socket.sendto`, with the socket object and the address that a datagram is for.
+///
+/// Raises what a hook raises.
+pub(crate) fn sendto(socket: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    const EVENT: &CStr = c"socket.sendto";
+    const FORMAT: &CStr = c"OO";
+    let (socket_pointer, address): (*mut ffi::PyObject, *mut ffi::PyObject) =
+        (socket.as_ptr(), address.as_ptr());
+    // SAFETY: the thread is attached; the format says what follows: two objects, borrowed.
+    let status = unsafe { PySys_Audit(EVENT.as_ptr(), FORMAT.as_ptr(), socket_pointer, address) };
+    if status == 0 { Ok(()) } else { Err(PyErr::fetch(socket.py())) }
+}

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use rustix::event::epoll;
 use rustix::fs::{FileType, fstat};
 
 use super::super::sys;
@@ -62,7 +63,8 @@ pub(super) fn status(fd: RawFd) -> io::Result<Status> {
     let pollable = match FileType::from_raw_mode(status.st_mode) {
         // Also those of /proc, of which some can be polled: they are read as files all the same.
         FileType::RegularFile | FileType::Directory | FileType::BlockDevice | FileType::Symlink => false,
-        _ => sys::check_pollable(fd).is_ok(),
+        FileType::Fifo | FileType::Socket => true,
+        _ => is_pollable(fd),
     };
     Ok(Status {
         mode: status.st_mode,
@@ -70,6 +72,13 @@ pub(super) fn status(fd: RawFd) -> io::Result<Status> {
         block_size: u64::try_from(status.st_blksize).unwrap_or(0),
         pollable,
     })
+}
+
+/// Whether epoll would take `fd`: some devices can be polled, others not.
+fn is_pollable(fd: RawFd) -> bool {
+    let Ok(instance) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return false };
+    let data = epoll::EventData::new_u64(0);
+    sys::borrow(fd).is_ok_and(|source| epoll::add(&instance, source, data, epoll::EventFlags::IN).is_ok())
 }
 
 fn read(fd: RawFd, offset: Option<u64>, memory: &mut dyn Memory) -> io::Result<usize> {

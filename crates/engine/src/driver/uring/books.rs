@@ -17,6 +17,8 @@ pub(super) const WAKER: u64 = 1 << 63;
 pub(super) const CANCELLATION: u64 = 1 << 62;
 /// The `user_data` of sends, with the send's place in the queue.
 pub(super) const SEND: u64 = 1 << 61;
+/// The `user_data` of the poll of the epoll instance that has the watches.
+pub(super) const WATCHES: u64 = WAKER | 1;
 
 /// An operation and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +34,8 @@ enum State {
     Queued,
     /// The kernel has it, and will say when it no longer has.
     Armed,
-    /// Its descriptor was closed under it. Nothing will come any more.
-    Dormant,
+    /// A watch, which the ring never has.
+    Watched,
 }
 
 /// A send, which the next wait submits and finishes.
@@ -67,6 +69,10 @@ pub(super) struct Books<P> {
     pub(super) armed: usize,
     /// Whether there was ever a receive, for which a ring needs buffers.
     pub(super) receives: bool,
+    /// How many watches there are.
+    pub(super) watches: usize,
+    /// Whether watched descriptors are ready, to be asked which.
+    pub(super) watches_ready: bool,
     /// How many receives have found no buffer since the last wait began.
     pub(super) starved: usize,
     /// Set by completions that end a wait without being in its list yet.
@@ -85,6 +91,8 @@ impl<P> Books<P> {
             kept: Vec::new(),
             armed: 0,
             receives: false,
+            watches: 0,
+            watches_ready: false,
             starved: 0,
             must_return: false,
         }
@@ -95,6 +103,20 @@ impl<P> Books<P> {
         let number = self.operations.insert(Registered { waiting, state: State::Queued, cancelled: false });
         self.to_arm.push(number);
         number
+    }
+
+    /// Notes a watch.
+    pub(super) fn watch(&mut self, waiting: Waiting) -> Operation {
+        self.watches += 1;
+        self.operations.insert(Registered { waiting, state: State::Watched, cancelled: false })
+    }
+
+    /// Forgets a watch, and says what it was; `None` if the operation is none.
+    pub(super) fn unwatch(&mut self, number: Operation) -> Option<Waiting> {
+        let waiting = self.operations.get(number).filter(|it| it.state == State::Watched)?.waiting;
+        self.watches -= 1;
+        self.operations.remove(number);
+        Some(waiting)
     }
 
     pub(super) fn send(&mut self, fd: RawFd, key: Key, payload: P)
@@ -153,7 +175,7 @@ impl<P> Books<P> {
         self.armed = 0;
         for number in self.operations.numbers() {
             let Some(operation) = self.operations.get_mut(number) else { continue };
-            if operation.state != State::Dormant {
+            if operation.state != State::Watched {
                 operation.state = State::Queued;
                 if operation.cancelled {
                     self.cancel(number);
@@ -162,6 +184,20 @@ impl<P> Books<P> {
                 }
             }
         }
+    }
+
+    /// Forgets all that is to be done or said, but of files. There is no ring.
+    pub(super) fn forget(&mut self) {
+        for number in self.operations.numbers() {
+            self.operations.remove(number);
+        }
+        self.to_arm.clear();
+        self.to_cancel.clear();
+        self.sends.clear();
+        self.slices.clear();
+        self.kept.retain(|completion| matches!(completion.event, Event::File(_)));
+        self.watches = 0;
+        self.watches_ready = false;
     }
 
     /// Books a completion and appends what it means to the caller.
@@ -204,18 +240,15 @@ impl<P> Books<P> {
             libc::ECONNABORTED => matches!(purpose, Purpose::Accept { .. }),
             // Of a receive it says that no buffer was left; of an accept, that memory is short.
             libc::ENOBUFS => matches!(purpose, Purpose::Receive),
-            libc::ENOMEM => matches!(purpose, Purpose::Watch(_)),
             _ => false,
         };
         if !goes_on {
             self.armed -= 1;
         }
         let mut ended = false;
-        let mut dormant = false;
         match purpose {
-            Purpose::Watch(_) if cancelled => {}
-            Purpose::Watch(_) if result >= 0 => completions.push(Completion { key, event: Event::Ready }),
-            Purpose::Watch(_) => dormant = !passing,
+            // The ring has none.
+            Purpose::Watch(_) => {}
             Purpose::Accept { .. } if result >= 0 => {
                 // SAFETY: the kernel has just made this descriptor, for whoever takes the completion.
                 let connection = unsafe { OwnedFd::from_raw_fd(result) };
@@ -265,10 +298,8 @@ impl<P> Books<P> {
                 completions.push(received(key, Received::Stopped));
             }
         } else if let Some(operation) = self.operations.get_mut(number) {
-            operation.state = if dormant { State::Dormant } else { State::Queued };
-            if !dormant {
-                self.to_arm.push(number);
-            }
+            operation.state = State::Queued;
+            self.to_arm.push(number);
         }
     }
 

@@ -159,6 +159,18 @@ impl Files {
         }
     }
 
+    /// In a forked child: all operations are the parent's, and have failed here.
+    pub(super) fn forget<P>(&mut self, kept: &mut Vec<Completion<P>>) {
+        self.to_cancel.clear();
+        self.to_arm.clear();
+        for number in self.operations.numbers() {
+            if let Some(Registered { key, operation, .. }) = self.operations.remove(number) {
+                let error = io::Error::from_raw_os_error(libc::ECANCELED);
+                kept.push(completion(key, operation.kind().failed(error)));
+            }
+        }
+    }
+
     /// Takes all operations out, which no ring has.
     pub(super) fn dissolve(&mut self) -> Vec<(FileOperation, Key)> {
         self.to_arm.clear();

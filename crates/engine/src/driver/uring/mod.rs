@@ -65,14 +65,16 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
+use rustix::io::Errno;
 
-use self::books::{Books, CANCELLATION, SEND, WAKER};
+use self::books::{Books, CANCELLATION, SEND, WAKER, WATCHES};
 pub(super) use self::probe::{available, truncates};
 use self::ring::{ATTEMPTS, BUFFER_GROUP, Entered, Ring};
 use super::files::FileOperation;
 use super::operations::Table;
 use super::origin::Origin;
-use super::{Completion, Interest, Key, Operation, Payload, Purpose, Waiting, sys};
+use super::readiness::Readiness;
+use super::{Completion, Event, Key, Operation, Payload, Purpose, Waiting, sys};
 use crate::inbox::Waker;
 
 /// How sends are made: as elsewhere, and taking less than all is a failure, of which the ring speaks.
@@ -85,21 +87,32 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Uring<P> {
     books: Books<P>,
     ring: Option<Ring>,
+    /// The watches' descriptors, once there was a watch.
+    readiness: Option<Readiness>,
     /// The headers of sends with several slices, while these are submitted.
     messages: Vec<libc::msghdr>,
 }
 
 impl<P> Uring<P> {
     pub(super) const fn new() -> Self {
-        Self { books: Books::new(), ring: None, messages: Vec::new() }
+        Self { books: Books::new(), ring: None, readiness: None, messages: Vec::new() }
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
-        match waiting.purpose {
-            Purpose::Watch(_) => sys::check_pollable(waiting.fd)?,
-            Purpose::Receive | Purpose::Accept { .. } => sys::check_open(waiting.fd)?,
+        let Purpose::Watch(interest) = waiting.purpose else {
+            sys::check_open(waiting.fd)?;
+            return Ok(self.books.start(waiting));
+        };
+        let readiness = match &mut self.readiness {
+            Some(readiness) => readiness,
+            none => none.insert(Readiness::new()?),
+        };
+        let number = self.books.watch(waiting);
+        let registered = readiness.register(number, waiting.fd, interest);
+        if registered.is_err() {
+            self.books.unwatch(number);
         }
-        Ok(self.books.start(waiting))
+        registered.map(|()| number)
     }
 
     pub(super) fn send(&mut self, fd: RawFd, key: Key, payload: P)
@@ -124,10 +137,24 @@ impl<P> Uring<P> {
     }
 
     pub(super) fn cancel(&mut self, number: Operation) {
-        self.books.cancel(number);
+        if !self.unwatch(number) {
+            self.books.cancel(number);
+        }
+    }
+
+    /// Ends a watch; `false` if the operation is none.
+    fn unwatch(&mut self, number: Operation) -> bool {
+        let Some(waiting) = self.books.unwatch(number) else { return false };
+        if let Some(readiness) = &mut self.readiness {
+            readiness.unregister(number, waiting.fd, waiting.purpose.interest());
+        }
+        true
     }
 
     pub(super) fn cancel_now(&mut self, number: Operation) -> io::Result<()> {
+        if self.unwatch(number) {
+            return Ok(());
+        }
         self.books.cancel(number);
         self.leave_foreign_ring();
         let Self { books, ring: Some(ring), .. } = self else { return Ok(()) };
@@ -151,7 +178,10 @@ impl<P> Uring<P> {
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         self.leave_foreign_ring();
         let books = &self.books;
-        let wanted = !books.to_arm.is_empty() || !books.sends.is_empty() || books.files.has_work();
+        let wanted = !books.to_arm.is_empty()
+            || !books.sends.is_empty()
+            || books.watches > 0
+            || books.files.has_work();
         if wanted && self.ring.is_none() {
             let mut ring = Ring::new()?;
             if self.books.receives {
@@ -221,7 +251,8 @@ impl<P> Uring<P> {
         completions.append(&mut self.books.kept);
         self.books.must_return = false;
         self.fill()?;
-        let Self { books, ring: Some(ring), messages } = self else { return Ok(()) };
+        self.watch_watches()?;
+        let Self { books, ring: Some(ring), messages, readiness } = self else { return Ok(()) };
         // Filling may have entered the ring to make room.
         Self::collect(books, ring, completions);
         let mut block = completions.len() == begin && !books.must_return && timeout != Some(Duration::ZERO);
@@ -252,12 +283,40 @@ impl<P> Uring<P> {
             result = ring.poll();
         }
         messages.clear();
+        if std::mem::take(&mut books.watches_ready)
+            && let Some(readiness) = readiness
+        {
+            match readiness.collect(Some(Duration::ZERO)) {
+                Ok(()) => readiness.deliver(|number| {
+                    if let Some(operation) = books.operations.get(number) {
+                        completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
+                    }
+                })?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the ring poll the instance that has the watches. A poll fires once and is submitted again, which finds what is still ready.
+    fn watch_watches(&mut self) -> io::Result<()> {
+        let Self { books, ring: Some(ring), readiness: Some(readiness), .. } = self else { return Ok(()) };
+        if books.watches > 0 && !ring.polls_watches {
+            // In a forked child it is replaced, before the ring takes it.
+            readiness.settle()?;
+            let fd = types::Fd(readiness.descriptor());
+            let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+            // SAFETY: a poll points to no memory.
+            unsafe { ring.push(&entry.user_data(WATCHES))? };
+            ring.polls_watches = true;
+        }
         Ok(())
     }
 
     /// Fills the submission queue with what the books say is to be done.
     fn fill(&mut self) -> io::Result<()> {
-        let Self { books, ring: Some(ring), messages } = self else { return Ok(()) };
+        let Self { books, ring: Some(ring), messages, .. } = self else { return Ok(()) };
         if books.receives {
             ring.need_pool()?;
             if let Some(pool) = &ring.pool {
@@ -340,13 +399,19 @@ impl<P> Uring<P> {
 
     /// Books the completions that are there.
     fn collect(books: &mut Books<P>, ring: &mut Ring, completions: &mut Vec<Completion<P>>) {
-        let Ring { io, pool, watches_waker, .. } = ring;
+        let Ring { io, pool, watches_waker, polls_watches, .. } = ring;
         for entry in io.completion() {
-            if entry.user_data() == WAKER {
-                *watches_waker = io_uring::cqueue::more(entry.flags());
-                books.must_return = true;
-            } else {
-                books.complete(&entry, pool.as_ref(), completions);
+            match entry.user_data() {
+                WAKER => {
+                    *watches_waker = io_uring::cqueue::more(entry.flags());
+                    books.must_return = true;
+                }
+                WATCHES => {
+                    *polls_watches = false;
+                    books.watches_ready = true;
+                    books.must_return = true;
+                }
+                _ => books.complete(&entry, pool.as_ref(), completions),
             }
         }
     }
@@ -390,6 +455,16 @@ impl<P> Uring<P> {
         books.kept = kept;
         self.leave_ring();
         result
+    }
+
+    /// Empties the books and leaves the ring, which is the parent's.
+    pub(super) fn forget(&mut self) {
+        self.books.files.forget(&mut self.books.kept);
+        self.leave_foreign_ring();
+        self.books.forget();
+        if let Some(readiness) = &mut self.readiness {
+            readiness.forget();
+        }
     }
 
     /// Leaves a ring that was made in another thread, or in the process that forked this one.
@@ -436,7 +511,6 @@ fn submission(waiting: Waiting) -> squeue::Entry {
         Purpose::Accept { .. } => {
             opcode::AcceptMulti::new(fd).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).build()
         }
-        Purpose::Watch(Interest::Readable) => opcode::PollAdd::new(fd, libc::POLLIN as u32).build(),
-        Purpose::Watch(Interest::Writable) => opcode::PollAdd::new(fd, libc::POLLOUT as u32).build(),
+        Purpose::Watch(_) => unreachable!("watched by epoll"),
     }
 }

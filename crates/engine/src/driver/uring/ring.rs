@@ -32,6 +32,8 @@ pub(super) struct Ring {
     pub(super) pool: Option<Arc<Pool>>,
     /// Whether the kernel watches the waker's eventfd.
     pub(super) watches_waker: bool,
+    /// Whether the kernel polls the instance that has the watches.
+    pub(super) polls_watches: bool,
 }
 
 /// What entering a ring came to.
@@ -69,7 +71,7 @@ impl Ring {
 
     /// A ring that was just built in this thread.
     pub(super) fn of(io: IoUring) -> Self {
-        Self { io, origin: Origin::here(), pool: None, watches_waker: false }
+        Self { io, origin: Origin::here(), pool: None, watches_waker: false, polls_watches: false }
     }
 
     /// Makes the buffers, where there are none yet.

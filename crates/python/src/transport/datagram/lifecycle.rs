@@ -145,7 +145,7 @@ impl Datagram {
     }
 
     /// `abort()`, or a failure: drops what is not sent and ends.
-    pub(super) fn force_close(
+    pub(crate) fn force_close(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,

@@ -24,6 +24,7 @@ use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::address::Address;
 use super::flow_control::Marks;
+use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
@@ -155,6 +156,19 @@ struct Audience {
 }
 
 impl Datagram {
+    /// What the protocol is told by some work, for debug mode.
+    #[cold]
+    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
+        let name = match work {
+            DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
+            DatagramWork::Readable | DatagramWork::Watch => "datagram_received",
+            DatagramWork::Writable => "resume_writing",
+            DatagramWork::Lost(_) => "connection_lost",
+        };
+        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
+        Told { transport: this.clone_ref(py).into_any(), protocol, name }
+    }
+
     /// Does what the loop's queue held for it.
     pub(crate) fn perform(
         this: &Object<Self>,

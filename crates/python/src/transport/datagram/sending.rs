@@ -14,6 +14,7 @@ use super::lifecycle::cancel;
 use super::{Datagram, DatagramWork, Peer, State, Target};
 use crate::errors::os_error;
 use crate::event_loop::LoopCore;
+use crate::ffi::audit;
 use crate::ffi::buffer::snapshot;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
@@ -92,7 +93,7 @@ impl Datagram {
         let target = match call {
             Call::Lost { warn } => return if warn { WARN.get(py)?.call0().map(drop) } else { Ok(()) },
             Call::Queue(target) => target,
-            Call::Send(target) => match this.get().transmit(py, &data, &target) {
+            Call::Send(target) => match this.get().first_transmit(py, &data, &target, given) {
                 Sent::Done => return Ok(()),
                 Sent::Full => target,
                 Sent::Refused(error) => return this.get().error_received(py, error),
@@ -133,6 +134,24 @@ impl Datagram {
             || Target::Python(given.map_or_else(|| py.None(), |given| given.clone().unbind())),
             Target::Address,
         )
+    }
+
+    /// Sends one datagram, and tells the hooks of audit events, as `sendto()` of the socket object does.
+    fn first_transmit(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyBytes>,
+        target: &Target,
+        given: Option<&Bound<'_, PyAny>>,
+    ) -> Sent {
+        if let (Target::Address(_), Some(given)) = (target, given) {
+            let socket =
+                self.state.with(py, |state| state.socket.as_ref().map(|socket| socket.clone_ref(py)));
+            if let Some(Err(error)) = socket.map(|socket| audit::sendto(socket.bind(py), given)) {
+                return sent(py, Err(error));
+            }
+        }
+        self.transmit(py, data, target)
     }
 
     /// Sends one datagram.

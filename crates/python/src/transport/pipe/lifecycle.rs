@@ -140,7 +140,7 @@ impl<S: Side> Pipe<S> {
     /// Ends all that is under way and has the connection lost in the next iteration; does nothing the second time.
     ///
     /// Raises `RuntimeError` if the loop is closed.
-    pub(super) fn lose(
+    pub(crate) fn lose(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,

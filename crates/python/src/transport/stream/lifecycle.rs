@@ -238,7 +238,7 @@ impl Stream {
     }
 
     /// `abort()`, or a failure: drops what is not sent and loses the connection.
-    pub(super) fn force_close(
+    pub(crate) fn force_close(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,

@@ -89,10 +89,10 @@ impl Stream {
         }
     }
 
-    /// Hands what has arrived to the protocol, one `data_received()` at the most, and the end of the stream in an iteration of
-    /// its own.
+    /// Hands what has arrived to the protocol, one `data_received()` unless it is much, and the end of the stream in an iteration
+    /// of its own.
     ///
-    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before the next one, before
+    /// A loop that polls reads once an iteration, so what a protocol schedules in `data_received()` runs before
     /// `eof_received()` and before `connection_lost()`; and programs rely on it (aiohttp's server starts a request's handler in
     /// between). A ring may have received several packets and the end in one go.
     pub(super) fn deliver(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
@@ -149,19 +149,52 @@ impl Stream {
         }
         match delivery {
             Delivery::Chunks(chunks) if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
-            Delivery::Chunks(chunks) => {
-                let data = match chunks.as_slice() {
-                    [chunk] => PyBytes::new(py, chunk),
-                    _ => bytes::concat(py, &chunks)?,
-                };
-                // The driver has its buffers back before the protocol takes its time.
-                drop(chunks);
-                Self::data_received(this, event_loop, audience, &data)
-            }
+            Delivery::Chunks(chunks) => match chunks.as_slice() {
+                [chunk] => {
+                    let data = PyBytes::new(py, chunk);
+                    // The driver has its buffer back before the protocol takes its time.
+                    drop(chunks);
+                    Self::data_received(this, event_loop, audience, &data)
+                }
+                _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
+            },
             Delivery::Waiting => Self::read(this, event_loop, audience, buffered),
             Delivery::End => Self::end_received(this, event_loop, audience),
             Delivery::Failed(error) => Self::read_failed(this, event_loop, &error),
         }
+    }
+
+    /// Hands over what has arrived, [`MOST`] bytes at a time, for as long as the protocol wants to read; what is left then is kept.
+    ///
+    /// All of it at once would be more than any other loop gives, and more than protocols are made for: some take what they are
+    /// given from a buffer's front, message by message, and every time move the rest.
+    fn tell_of_chunks(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        mut chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        while !chunks.is_empty() {
+            let mut length = 0;
+            let fits = |chunk: &&Chunk| {
+                length += chunk.len();
+                length <= MOST
+            };
+            let count = chunks.iter().take_while(fits).count().max(1);
+            let rest = chunks.split_off(count);
+            let data = bytes::concat(py, &chunks)?;
+            chunks = rest;
+            let told = Self::data_received(this, event_loop, audience, &data);
+            // The protocol may have paused or closed the transport, or handed it to another; or ended the run.
+            let goes_on = told.is_ok()
+                && this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+            if !goes_on {
+                this.get().state.with(py, |state| state.put_back(chunks));
+                return told;
+            }
+        }
+        Ok(())
     }
 
     /// Hands what has arrived to TLS, from where it lies: there is no Python call and no copy in between.
@@ -216,10 +249,8 @@ impl Stream {
                 let goes_on =
                     this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
                 if !goes_on {
-                    this.get().state.with(py, |state| {
-                        let rest = std::iter::once(chunk).chain(chunks).map(Received::Data);
-                        rest.rev().for_each(|received| state.arrived.push_front(received));
-                    });
+                    let rest = std::iter::once(chunk).chain(chunks);
+                    this.get().state.with(py, |state| state.put_back(rest));
                     return Ok(());
                 }
                 let fill = |memory: &mut [u8]| {
@@ -427,6 +458,11 @@ impl State {
     /// True if there is something to deliver and a delivery must be queued.
     fn announce(&mut self) -> bool {
         (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
+    }
+
+    /// Keeps what was not handed over, to be the next that is.
+    fn put_back(&mut self, chunks: impl IntoIterator<Item = Chunk, IntoIter: DoubleEndedIterator>) {
+        chunks.into_iter().rev().for_each(|chunk| self.arrived.push_front(Received::Data(chunk)));
     }
 
     /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would

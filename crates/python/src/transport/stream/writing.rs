@@ -183,6 +183,12 @@ impl Stream {
         Ok(())
     }
 
+    /// As [`Stream::send_now`], of a stream that was taken out of the loop's list.
+    pub(crate) fn send_listed_now(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) {
+        this.get().state.with(event_loop.py(), |state| state.listed = false);
+        Self::send_now(this, event_loop);
+    }
+
     /// Sends what was written, past the driver, as far as it goes.
     pub(crate) fn send_now(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) {
         let py = event_loop.py();

@@ -329,8 +329,13 @@ fn can_write_eof(_this: &Object<TlsTransport>, py: Python<'_>, arguments: Argume
 
 fn close(this: &Object<TlsTransport>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("close", [], 0)?;
-    if !this.get().closed.swap(true, Ordering::Relaxed) {
-        Tls::start_shutdown(&this.get().tls, py)?;
+    let tls = &this.get().tls;
+    if this.get().closed.swap(true, Ordering::Relaxed) {
+        // Who closes once more is done with it: the context goes even if the transport is kept, by a protocol that a loop which has
+        // stopped has yet to tell of the end. CPython's transport forgets its connection altogether.
+        drop(tls.get().state.with(py, |state| state.extra.take()));
+    } else {
+        Tls::start_shutdown(tls, py)?;
     }
     none(py)
 }

@@ -1,0 +1,41 @@
+"""What happens to this process's loops when it forks (`event_loop/forking.rs` says what, and why)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whilst._loop.lifecycle import Lifecycle
+
+_loops: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+def remember(loop: Lifecycle) -> None:
+    """Have a loop told when the process forks."""
+    _loops.add(loop)
+
+
+def _before() -> None:
+    for loop in list(_loops):
+        loop._before_fork()
+
+
+def _after_in_child() -> None:
+    loops = list(_loops)
+    # From Python 3.12 on asyncio has done this already.
+    with contextlib.suppress(ValueError):
+        descriptor = signal.set_wakeup_fd(-1)
+        if descriptor != -1 and not any(loop._is_wakeup_fd(descriptor) for loop in loops):
+            signal.set_wakeup_fd(descriptor)
+    for loop in loops:
+        loop._after_fork_in_child()
+        loop._forget_signals()
+        # A socket's file is its server's, who is the parent.
+        loop._unix_server_sockets.clear()
+
+
+os.register_at_fork(before=_before, after_in_child=_after_in_child)
