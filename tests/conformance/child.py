@@ -31,6 +31,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -158,6 +159,8 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     stream = Stream(request["results"])
     faulthandler.enable()
+    # A shell without job control has what it runs in the background ignore Ctrl-C, and the tests of it hang.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A core dump of each crash would cost more than the test.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

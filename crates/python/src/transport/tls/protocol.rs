@@ -127,6 +127,7 @@ impl Instance for Tls {
             getter!(Tls, "_app_protocol", app_protocol_attribute),
             getter!(Tls, "_sslobj", ssl_object_attribute),
             getter!(Tls, "_extra", extra_attribute),
+            getter!(Tls, "_app_reading_paused", app_reading_paused_attribute),
         ]
     }
 
@@ -263,6 +264,11 @@ fn app_transport_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
 
 pub(super) fn app_protocol_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
     or_none(py, this.get().app_protocol(py))
+}
+
+fn app_reading_paused_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
+    let paused = this.get().state.with(py, |state| state.app_reading_paused);
+    Ok(paused.into_pyobject(py)?.to_owned().into_any().unbind())
 }
 
 fn ssl_object_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
