@@ -5,12 +5,14 @@ import contextlib
 import contextvars
 import errno
 import socket
+import ssl
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import whilst
 from oracle import (
     SECONDS,
@@ -576,3 +578,45 @@ def test_a_server_is_closed_with_its_loop() -> None:
             again.bind(address)
         del server, loop
         assert len(descriptors()) <= before + 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_socket_with_an_accept_of_its_own(tls: bool) -> None:
+    """A listening socket object is asked by its own `accept()`, for as long as the server serves."""
+    contexts = [None, None]
+    if tls:
+        authority = trustme.CA()
+        contexts = [ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()]
+        authority.issue_cert("localhost").configure_cert(contexts[0])
+        authority.configure_trust(contexts[1])
+
+    class Counting(socket.socket):
+        accepted = 0
+
+        def accept(self) -> Any:
+            connection, address = super().accept()
+            self.accepted += 1
+            return connection, address
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        listener = Counting()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = listener.getsockname()
+        server = await loop.create_server(Echo, sock=listener, ssl=contexts[0])
+        for _ in range(3):
+            name = {"server_hostname": "localhost"} if tls else {}
+            reader, writer = await asyncio.open_connection(*address, ssl=contexts[1], **name)
+            writer.write(b"hello")
+            notes.append(await asyncio.wait_for(reader.readexactly(5), SECONDS))
+            writer.close()
+            await writer.wait_closed()
+        notes.append(listener.accepted)
+        server.close()
+        notes.append(listener.fileno())
+        await server.wait_closed()
+        notes.append((await error_of_awaiting(asyncio.open_connection(*address)))[0])
+
+    with no_descriptor_leaks():
+        same(scenario)

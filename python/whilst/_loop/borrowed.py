@@ -92,6 +92,9 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     create_server = _Base.create_server
     create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
+    # For a socket object that accepts in a way of its own.
+    _accept_connection: Any = _PrivateUnix._accept_connection
+    _accept_connection2: Any = _PrivateUnix._accept_connection2
     _connect_sock: Any = _PrivateBase._connect_sock
     _create_connection_transport: Any = _PrivateBase._create_connection_transport
     _create_server_getaddrinfo: Any = _PrivateBase._create_server_getaddrinfo

@@ -7,7 +7,10 @@ program expects that of the Python at hand.
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
+import socket
+import weakref
 from asyncio.log import logger
 from typing import TYPE_CHECKING
 
@@ -15,13 +18,17 @@ from whilst._loop.transports import Transports
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
     import ssl
     from collections.abc import Callable
 
 
 class Serving(Transports):
     """Accepting connections for a server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The listening sockets that are asked by their own `accept()`.
+        self._accepting_by_python: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def _start_serving(
         self,
@@ -34,7 +41,17 @@ class Serving(Transports):
         ssl_shutdown_timeout: float | None = None,
         context: contextvars.Context | None = None,
     ) -> None:
-        """Accept connections on a listening socket, with or without TLS."""
+        """Accept connections on a listening socket, with or without TLS.
+
+        A socket object of a class with an `accept()` of its own is asked by it, as by CPython's loop, and by CPython's code.
+        """
+        if getattr(type(sock), "accept", None) is not socket.socket.accept:
+            tls = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
+            keywords = {} if context is None else {"context": context}
+            accept = functools.partial(self._accept_connection, protocol_factory, sock, *tls, **keywords)
+            self._add_reader(sock.fileno(), accept)
+            self._accepting_by_python.add(sock)
+            return
         if context is None:
             # Up to Python 3.14 it is the one in which the server starts; from 3.15 on, in which it was made.
             context = contextvars.copy_context()
@@ -53,7 +70,12 @@ class Serving(Transports):
         """Accept no more, close the socket and, from Python 3.13 on, remove a Unix socket's file if it is still ours."""
         inode = self._unix_server_sockets.pop(sock, None)
         path = sock.getsockname() if inode is not None else None
-        self._stop_accepting(sock)
+        if sock in self._accepting_by_python:
+            self._accepting_by_python.discard(sock)
+            self._remove_reader(sock.fileno())
+            sock.close()
+        else:
+            self._stop_accepting(sock)
         if path is None:
             return
         try:
