@@ -1,6 +1,7 @@
 //! Transports: what carries a protocol's bytes.
 
 pub(crate) mod address;
+pub(crate) mod audience;
 pub(crate) mod datagram;
 pub(crate) mod flow_control;
 pub(crate) mod outgoing;

@@ -26,11 +26,11 @@ use super::address::Address;
 use super::flow_control::Marks;
 use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
-use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::audience::{Audience, report_failure};
 
 /// A datagram transport: the class `whilst.DatagramTransport`, an `asyncio.DatagramTransport`.
 #[repr(C)]
@@ -149,12 +149,6 @@ impl DatagramWork {
     }
 }
 
-/// What a call of the protocol needs, taken out of the state.
-struct Audience {
-    protocol: Py<PyAny>,
-    context: Py<PyAny>,
-}
-
 impl Datagram {
     /// Does what the loop's queue held for it.
     pub(crate) fn perform(
@@ -253,24 +247,14 @@ impl Datagram {
         message: &str,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        if ends_the_run(py, &error) {
-            return Err(error);
-        }
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", this.bind(py))?;
-        context.set_item("protocol", this.get().protocol(py))?;
-        event_loop.call_method1("call_exception_handler", (context,)).map(drop)
+        let protocol = this.get().protocol(py);
+        report_failure(event_loop, Some(this.clone_ref(py).into_any()), protocol, error, message)
     }
 }
 
 impl State {
     fn audience(&self, py: Python<'_>) -> Option<Audience> {
-        Some(Audience {
-            protocol: self.protocol.as_ref()?.clone_ref(py),
-            context: self.context.as_ref()?.clone_ref(py),
-        })
+        Audience::of(py, self.protocol.as_ref(), self.context.as_ref())
     }
 
     /// The socket and its descriptor, until it is closed.
@@ -281,29 +265,5 @@ impl State {
     /// True if reading is what the protocol wants.
     fn is_reading(&self) -> bool {
         !self.closing && !self.paused
-    }
-}
-
-impl Audience {
-    /// Runs `body` with the protocol, in its context.
-    #[inline]
-    fn tell<'py, R>(
-        &self,
-        py: Python<'py>,
-        body: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<R>,
-    ) -> PyResult<R> {
-        in_context(self.context.bind(py), || body(self.protocol.bind(py)))
-    }
-
-    /// Tells the loop's exception handler of a call of the protocol that raised, as CPython does where it makes it in a callback of
-    /// the loop's. What ends the run leaves.
-    #[cold]
-    fn report(&self, event_loop: &Bound<'_, LoopCore>, name: &str, error: PyErr) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
-        let py = event_loop.py();
-        if ends_the_run(py, &error) {
-            return Err(error);
-        }
-        REPORT.get(py)?.call1((event_loop, &self.protocol, name, error)).map(drop)
     }
 }

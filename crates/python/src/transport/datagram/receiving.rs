@@ -15,13 +15,14 @@ use rustix::net::SocketAddrAny;
 use whilst_engine::driver::Interest;
 
 use super::lifecycle::cancel;
-use super::{Audience, Datagram, DatagramWork, Probe, State};
+use super::{Datagram, DatagramWork, Probe, State};
 use crate::errors::os_error;
 use crate::event_loop::LoopCore;
 use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::transport::address::Address;
+use crate::transport::audience::Audience;
 use crate::transport::socket;
 
 /// The longest datagram that is received whole, in bytes, as in CPython (`_SelectorTransport.max_size`). UDP has none longer than

@@ -10,14 +10,13 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 use whilst_engine::driver::{Interest, Key};
 
-use super::{Audience, Pipe, PipeWork, Side, State};
+use super::{Pipe, PipeWork, Side, State};
 use crate::errors::os_error;
 use crate::event_loop::LoopCore;
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
-use crate::handle::ends_the_run;
 use crate::transport::stream::WARN;
 
 /// What kind of file a transport is of.
@@ -99,7 +98,7 @@ impl<S: Side> Pipe<S> {
             let name = intern!(py, "connection_made");
             let told = audience.tell(py, |protocol| call_method(protocol, name, [this.bind(py)]).map(drop));
             if let Err(error) = told
-                && let Err(error) = report_callback(event_loop, &audience, "connection_made", error)
+                && let Err(error) = audience.report(event_loop, "connection_made", error)
             {
                 // The loop may run again, and the connection is made.
                 Self::queue(this, event_loop, PipeWork::Connected(waiter))?;
@@ -133,7 +132,7 @@ impl<S: Side> Pipe<S> {
         let name = intern!(py, "eof_received");
         match audience.tell(py, |protocol| call_method(protocol, name, []).map(drop)) {
             Ok(()) => Ok(()),
-            Err(error) => report_callback(event_loop, &audience, "eof_received", error),
+            Err(error) => audience.report(event_loop, "eof_received", error),
         }
     }
 
@@ -181,7 +180,7 @@ impl<S: Side> Pipe<S> {
             let exception = exception.unwrap_or_else(|| py.None());
             told = audience.tell(py, |protocol| call_method(protocol, name, [exception.bind(py)]).map(drop));
             if let Err(error) = told {
-                told = report_callback(event_loop, &audience, "connection_lost", error);
+                told = audience.report(event_loop, "connection_lost", error);
             }
         }
         let released = this.get().release(py);
@@ -237,20 +236,4 @@ pub(super) fn end_watches(
             LoopCore::end_watch(event_loop, fd, interest, key, now);
         }
     }
-}
-
-/// Tells the loop's exception handler of a callback of the protocol that raised. What ends the run leaves.
-#[cold]
-pub(super) fn report_callback(
-    event_loop: &Bound<'_, LoopCore>,
-    audience: &Audience,
-    name: &str,
-    error: PyErr,
-) -> PyResult<()> {
-    static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
-    let py = event_loop.py();
-    if ends_the_run(py, &error) {
-        return Err(error);
-    }
-    REPORT.get(py)?.call1((event_loop, &audience.protocol, name, error)).map(drop)
 }

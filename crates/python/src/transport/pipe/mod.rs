@@ -23,9 +23,9 @@ use whilst_engine::driver::{Interest, Key};
 use self::class::Face;
 use self::lifecycle::Kind;
 use crate::event_loop::{LoopCore, Work};
-use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
+use crate::transport::audience::Audience;
 use crate::transport::told::Told;
 
 pub(crate) use self::reading::Reading;
@@ -119,29 +119,9 @@ impl PipeWork {
     }
 }
 
-/// What a call of the protocol needs, taken out of the state.
-struct Audience {
-    protocol: Py<PyAny>,
-    context: Py<PyAny>,
-}
-
-impl Audience {
-    /// Runs `body` with the protocol, in its context.
-    fn tell<'py, R>(
-        &self,
-        py: Python<'py>,
-        body: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<R>,
-    ) -> PyResult<R> {
-        in_context(self.context.bind(py), || body(self.protocol.bind(py)))
-    }
-}
-
 impl<S> State<S> {
     fn audience(&self, py: Python<'_>) -> Option<Audience> {
-        Some(Audience {
-            protocol: self.protocol.as_ref()?.clone_ref(py),
-            context: self.context.as_ref()?.clone_ref(py),
-        })
+        Audience::of(py, self.protocol.as_ref(), self.context.as_ref())
     }
 
     /// The descriptor, for one system call.

@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 use rustix::io::{Errno, ioctl_fionread, read};
 use whilst_engine::driver::{Interest, Key};
 
-use super::lifecycle::{Kind, report_callback};
+use super::lifecycle::Kind;
 use super::{Pipe, PipeWork, Side, State};
 use crate::errors::os_error;
 use crate::event_loop::registry::Source;
@@ -120,7 +120,7 @@ impl Pipe<Reading> {
         match audience.tell(py, |protocol| call_method(protocol, name, [data.as_any()]).map(drop)) {
             Ok(()) => Ok(()),
             // Not the end of the connection, unlike with sockets: so it is in CPython.
-            Err(error) => report_callback(event_loop, &audience, "data_received", error),
+            Err(error) => audience.report(event_loop, "data_received", error),
         }
     }
 

@@ -8,7 +8,6 @@ use std::io;
 use pyo3::exceptions::PyBrokenPipeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use rustix::io::{write, writev};
 use whilst_engine::driver::{Interest, Key};
 
@@ -22,7 +21,7 @@ use crate::ffi::buffer::snapshot;
 use crate::ffi::call::call_method;
 use crate::ffi::class::{Class, Object};
 use crate::ffi::imports::Import;
-use crate::handle::ends_the_run;
+use crate::transport::audience::report_failure;
 use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::outgoing::{BYTES_LIKE, check_bytes};
@@ -349,15 +348,8 @@ impl Pipe<Writing> {
         message: &str,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        if ends_the_run(py, &error) {
-            return Err(error);
-        }
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", this.bind(py))?;
-        context.set_item("protocol", protocol)?;
-        event_loop.call_method1("call_exception_handler", (context,)).map(drop)
+        let transport = Some(this.clone_ref(py).into_any());
+        report_failure(event_loop, transport, Some(protocol.clone_ref(py)), error, message)
     }
 }
 

@@ -183,7 +183,6 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| state.audience(py));
         if let Some(audience) = audience {
@@ -195,7 +194,7 @@ impl Stream {
                     Self::queue(this, event_loop, StreamWork::Connected(waiter))?;
                     return Err(error);
                 }
-                REPORT.get(py)?.call1((event_loop, audience.protocol, name, error))?;
+                audience.report(event_loop, "connection_made", error)?;
             }
         }
         Self::connected(this, event_loop, waiter)
@@ -266,7 +265,6 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         exception: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static REPORT: Import = Import::new("whilst._loop.errors", "report_protocol_callback");
         let py = event_loop.py();
         let audience = this.get().state.with(py, |state| state.audience(py));
         let mut told = Ok(());
@@ -275,11 +273,7 @@ impl Stream {
             let exception = exception.unwrap_or_else(|| py.None());
             told = audience.tell(py, |protocol| call_method(protocol, name, [exception.bind(py)]).map(drop));
             if let Err(error) = told {
-                told = if ends_the_run(py, &error) {
-                    Err(error)
-                } else {
-                    REPORT.get(py)?.call1((event_loop, audience.protocol, name, error)).map(drop)
-                };
+                told = audience.report(event_loop, "connection_lost", error);
             }
         }
         let released = Self::release(this, event_loop);

@@ -23,11 +23,11 @@ use super::flow_control::Marks;
 use super::outgoing::Outgoing;
 use super::told::Told;
 use crate::event_loop::{LoopCore, Work};
-use crate::ffi::call::in_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::audience::{Audience, report_failure};
 
 pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
 pub(crate) use self::reading::MOST;
@@ -128,12 +128,6 @@ impl StreamWork {
     }
 }
 
-/// What a call of the protocol needs, taken out of the state.
-struct Audience {
-    protocol: Py<PyAny>,
-    context: Py<PyAny>,
-}
-
 impl Stream {
     /// Does what the loop's queue held for it.
     pub(crate) fn perform(
@@ -224,25 +218,14 @@ impl Stream {
         message: &str,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        if ends_the_run(py, &error) {
-            return Err(error);
-        }
         let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", this.bind(py))?;
-        context.set_item("protocol", protocol)?;
-        event_loop.call_method1("call_exception_handler", (context,)).map(drop)
+        report_failure(event_loop, Some(this.clone_ref(py).into_any()), protocol, error, message)
     }
 }
 
 impl State {
     fn audience(&self, py: Python<'_>) -> Option<Audience> {
-        Some(Audience {
-            protocol: self.protocol.as_ref()?.clone_ref(py),
-            context: self.context.as_ref()?.clone_ref(py),
-        })
+        Audience::of(py, self.protocol.as_ref(), self.context.as_ref())
     }
 
     fn fd(&self) -> Option<RawFd> {
@@ -257,17 +240,5 @@ impl State {
     /// True if reading is what the protocol wants.
     fn is_reading(&self) -> bool {
         !self.closing && !self.paused
-    }
-}
-
-impl Audience {
-    /// Runs `body` with the protocol, in its context.
-    #[inline]
-    fn tell<'py, R>(
-        &self,
-        py: Python<'py>,
-        body: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<R>,
-    ) -> PyResult<R> {
-        in_context(self.context.bind(py), || body(self.protocol.bind(py)))
     }
 }

@@ -15,7 +15,7 @@ use pyo3::types::PyBytes;
 use whilst_engine::driver::{Chunk, Received};
 
 use super::lifecycle::cancel;
-use super::{Audience, State, Stream, StreamWork};
+use super::{State, Stream, StreamWork};
 use crate::errors::os_error;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::buffer::WritableBuffer;
@@ -24,6 +24,7 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
+use crate::transport::audience::Audience;
 use crate::transport::socket;
 use crate::transport::tls::Tls;
 

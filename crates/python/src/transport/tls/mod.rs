@@ -39,6 +39,7 @@ use crate::event_loop::LoopCore;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
+use crate::transport::audience::report_failure;
 
 pub(crate) use self::making::Server;
 pub(crate) use self::transport::TlsTransport;
@@ -286,16 +287,9 @@ impl Tls {
     /// Tells the loop's exception handler of a failure that does not concern the connection.
     #[cold]
     fn report(this: &Object<Self>, py: Python<'_>, error: PyErr, message: &str) -> PyResult<()> {
-        if crate::handle::ends_the_run(py, &error) {
-            return Err(error);
-        }
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", this.get().app_transport(py).map(Object::into_any))?;
-        context.set_item("protocol", this.bind(py))?;
         let event_loop = this.get().event_loop(py)?;
-        event_loop.bind(py).call_method1("call_exception_handler", (context,)).map(drop)
+        let transport = this.get().app_transport(py).map(Object::into_any);
+        report_failure(event_loop.bind(py), transport, Some(this.clone_ref(py).into_any()), error, message)
     }
 
     /// Says something in the log of debug mode.
