@@ -839,6 +839,22 @@ def test_a_reset_that_a_send_hears_of_first_is_no_end() -> None:
     assert same(scenario) == [(False, "ConnectionResetError")] * 50
 
 
+def test_an_end_that_comes_with_a_failed_send_is_no_orderly_one() -> None:
+    """What was written is lost, and the protocol hears of that and not only of the peer's end."""
+
+    async def scenario(notes: list[Any]) -> None:
+        for family in (socket.AF_UNIX, socket.AF_INET):
+            with socket_pair(family) as (first, second):
+                protocol = Record()
+                transport = await connect(first, protocol)
+                transport.write(b"AAAAA")
+                second.close() if family == socket.AF_UNIX else reset(second)
+                transport.write(b"AAAAA")
+                notes.append(type(await asyncio.wait_for(protocol.lost, SECONDS)).__name__ != "NoneType")
+
+    assert same(scenario) == [True, True]
+
+
 def test_the_peers_end_while_something_is_written() -> None:
     async def main() -> None:
         data = pattern(3_000_000)

@@ -135,6 +135,7 @@ impl Stream {
                     bulk: false,
                     outgoing: Outgoing::default(),
                     listed: false,
+                    send_failed: false,
                     room: None,
                     eof: false,
                     protocol_paused: false,
@@ -223,7 +224,8 @@ impl Stream {
                 return (None, None, false);
             }
             state.closing = true;
-            let lost = state.outgoing.is_empty();
+            // A send that has failed ends the connection by itself, and says why.
+            let lost = state.outgoing.is_empty() && !state.send_failed;
             if lost {
                 state.lost += 1;
             }

@@ -81,6 +81,8 @@ pub(crate) struct State {
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.
     listed: bool,
+    /// A send has failed, and the protocol is about to hear of it.
+    send_failed: bool,
     /// The watch for room, while the kernel has none.
     room: Option<Operation>,
     /// `write_eof()` was called.

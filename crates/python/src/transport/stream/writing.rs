@@ -219,6 +219,7 @@ impl Stream {
                 drop(outgoing);
                 let room = this.get().state.with(py, |state| {
                     state.forget_end_by(&error);
+                    state.send_failed = true;
                     state.room.take()
                 });
                 cancel(event_loop, room);
