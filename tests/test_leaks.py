@@ -58,7 +58,8 @@ def check_growth(early: Measurement, late: Measurement, turns: int) -> None:
     )
     assert late["blocks"] - early["blocks"] < turns / 2 + 300
     assert late["heap"] - early["heap"] < 16 * turns + 50_000
-    assert late["resident"] - early["resident"] < 1 << 20
+    # Of 5,000 connections it was 0.2 to 1.1 MiB, however many had come before: pages that the allocator has touched anew.
+    assert late["resident"] - early["resident"] < 2 << 20
 
 
 def program(*arguments: str, **keywords: Any) -> "subprocess.Popen[str]":
