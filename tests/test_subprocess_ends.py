@@ -371,6 +371,8 @@ def test_transport_is_dropped_with_a_closed_loop(pipe: int | None) -> None:
 
 
 def test_cancelled_at_each_await(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = children()
+
     class HasAChild(subprocess.Popen[bytes]):
         """Started once the process has a child of its own, if it will have one: that keeps the pipes open."""
 
@@ -402,7 +404,7 @@ def test_cancelled_at_each_await(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done, "the cancelled call does not end"
         assert task.cancelled()
         # Cancelled twice, it does not wait for the process to end, which the loop has to.
-        await until(lambda: not children())
+        await until(lambda: children() <= before)
         await turns()
         return True
 
@@ -422,6 +424,8 @@ def _run_here(coroutine: Any) -> Any:
 
 
 def test_connecting_a_pipe_fails() -> None:
+    before = children()
+
     async def main(cancel: bool) -> None:
         loop = asyncio.get_running_loop()
         connect_write_pipe = loop.connect_write_pipe
@@ -450,7 +454,7 @@ def test_connecting_a_pipe_fails() -> None:
         else:
             gate.set()
             assert (await error_of_awaiting(task))[0] == "ZeroDivisionError"
-        await until(lambda: not children())
+        await until(lambda: children() <= before)
         await turns()
         del loop.connect_write_pipe, loop.connect_read_pipe
 
@@ -460,6 +464,8 @@ def test_connecting_a_pipe_fails() -> None:
 
 
 def test_connecting_cannot_begin() -> None:
+    before = children()
+
     def factory(*_arguments: Any, **_keywords: Any) -> Any:
         raise ZeroDivisionError
 
@@ -468,7 +474,7 @@ def test_connecting_cannot_begin() -> None:
         error = await error_of_awaiting(sleeper(stdin=PIPE, stdout=PIPE))
         asyncio.get_running_loop().set_task_factory(None)
         assert error[0] == "ZeroDivisionError"
-        await until(lambda: not children())
+        await until(lambda: children() <= before)
 
     with nothing_left():
         run(main())
