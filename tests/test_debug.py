@@ -60,7 +60,7 @@ def plain(text: str) -> str:
     text = re.sub(r"(_Selector|_Unix)(\w*)Transport", r"\2Transport", text).replace(
         "SocketTransport", "StreamTransport"
     )
-    text = text.replace("_UnixSelectorEventLoop", "Loop").replace("_ThreadSafeHandle", "Handle")
+    text = text.replace("_UnixSelectorEventLoop", "Loop").replace("_ThreadSafeHandle", "ThreadSafeHandle")
     text = re.sub(r" fd=\d+", "", text)
     text = re.sub(r"'127.0.0.1', \d+", "'127.0.0.1', N", text)
     text = re.sub(r"(127.0.0.1:|took |when=|poll )\d+(\.\d+)?", r"\1N", text)

@@ -7,6 +7,8 @@ import logging
 import socket
 import ssl
 import struct
+import weakref
+from asyncio.sslproto import SSLProtocol
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -493,6 +495,31 @@ def test_cancelled_connection() -> None:
             notes.append("cancelled")
 
     same(scenario)
+
+
+def test_a_program_watches_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the place of CPython's `SSLProtocol.connection_made` sees ours too. One that fails leaves no cycle."""
+    transports: list[Any] = []
+    original = SSLProtocol.connection_made
+
+    def watching(protocol: Any, transport: Any) -> None:
+        transports.append(weakref.ref(transport))
+        original(protocol, transport)
+
+    monkeypatch.setattr(SSLProtocol, "connection_made", watching)
+
+    async def scenario() -> None:
+        async with listening(Record) as address:
+            error = await error_of_awaiting(connect(asyncio.Protocol(), address, server_hostname=WRONG_NAME))
+            assert error[0] == "SSLCertVerificationError"
+            await until(lambda: [transport() for transport in transports] == [None, None])
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_protocol_that_pauses_at_once() -> None:

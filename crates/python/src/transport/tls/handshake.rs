@@ -5,7 +5,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::engine::Progress;
-use super::lower::Lower;
 use super::{Phase, Tls, Told, Waiter};
 use crate::event_loop::scheduling::now;
 use crate::ffi::call::call_method;
@@ -13,15 +12,8 @@ use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 
 impl Tls {
-    /// `connection_made()`: the transport below is connected, and the handshake starts.
-    pub(super) fn connection_made(
-        this: &Object<Self>,
-        py: Python<'_>,
-        transport: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let lower = Lower::new(transport);
-        let before = this.get().state.with(py, |state| state.lower.replace(lower));
-        drop(before);
+    /// The transport below is connected, and the handshake starts (`SSLProtocol._start_handshake`).
+    pub(super) fn start_handshake(this: &Object<Self>, py: Python<'_>) -> PyResult<()> {
         Self::log_debug(this, py, "%r starts SSL handshake")?;
         this.get().set_phase(py, Phase::DoHandshake)?;
         let event_loop = this.get().event_loop(py)?;

@@ -50,7 +50,7 @@ struct End {
 }
 
 impl Tls {
-    /// One end of a connection that is not begun: [`Tls::connection_made`] begins it. `tell_connected`: the program's protocol is to be
+    /// One end of a connection that is not begun: [`Tls::start_handshake`] begins it. `tell_connected`: the program's protocol is to be
     /// told when the handshake is done; it knows otherwise (`start_tls`).
     ///
     /// Raises `ValueError` for a limit of time that is not positive, and what the context's `wrap_bio()` raises.

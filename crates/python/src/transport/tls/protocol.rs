@@ -3,12 +3,15 @@
 use std::ffi::CStr;
 
 use pyo3::ffi as raw;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use super::lower::Lower;
 use super::{Tls, Waiter};
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
+use crate::ffi::imports::LateImport;
 use crate::transport::stream::is_buffered;
 use crate::{getter, method};
 
@@ -38,6 +41,13 @@ impl Instance for Tls {
                 connection_made,
                 "connection_made($self, /, transport)\n--\n\n\
                  The transport below is connected: start the handshake."
+            ),
+            method!(
+                Tls,
+                "_start_handshake",
+                start_handshake,
+                "_start_handshake($self)\n--\n\n\
+                 Start the handshake over the transport that `_transport` was set to."
             ),
             method!(
                 Tls,
@@ -122,7 +132,7 @@ impl Instance for Tls {
     fn getters() -> Vec<raw::PyGetSetDef> {
         vec![
             getter!(Tls, "_loop", loop_attribute),
-            getter!(Tls, "_transport", lower_attribute),
+            getter!(Tls, "_transport", lower_attribute, set_lower_attribute),
             getter!(Tls, "_app_transport", app_transport_attribute),
             getter!(Tls, "_app_protocol", app_protocol_attribute),
             getter!(Tls, "_sslobj", ssl_object_attribute),
@@ -174,9 +184,19 @@ fn none(py: Python<'_>) -> Answer {
     Ok(py.None())
 }
 
+/// Calls CPython's own, which sets `_transport` and calls `_start_handshake()`. It is looked up each time: programs that watch TLS
+/// connections put a function of theirs in its place, on CPython's class, and it is to see ours as well.
 fn connection_made<'py>(this: &Object<Tls>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
+    static CPYTHONS: LateImport = LateImport::new("asyncio.sslproto", "SSLProtocol");
     let [transport] = arguments.take("connection_made", ["transport"], 1)?;
-    Tls::connection_made(this, py, transport.expect("required"))?;
+    let own = CPYTHONS.get(py)?.getattr(intern!(py, "connection_made"))?;
+    own.call1((this.bind(py), transport.expect("required")))?;
+    none(py)
+}
+
+fn start_handshake(this: &Object<Tls>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
+    arguments.take("_start_handshake", [], 0)?;
+    Tls::start_handshake(this, py)?;
     none(py)
 }
 
@@ -256,6 +276,13 @@ fn loop_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
 
 fn lower_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
     or_none(py, this.get().lower(py).map(|lower| lower.object().clone_ref(py)))
+}
+
+fn set_lower_attribute(this: &Object<Tls>, py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let lower = value.filter(|value| !value.is_none()).map(Lower::new);
+    let before = this.get().state.with(py, |state| std::mem::replace(&mut state.lower, lower));
+    drop(before);
+    Ok(())
 }
 
 fn app_transport_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
