@@ -429,7 +429,7 @@ def test_damaged_record() -> None:
             pass
 
     ((kind, reason, data),) = same(scenario)
-    # OpenSSL 4 puts another reason on top.
+    # OpenSSL 3.6 puts another reason on top.
     assert (kind, data) == ("SSLError", b"")
     assert reason in ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "RECORD_LAYER_FAILURE")
 
