@@ -429,7 +429,9 @@ def test_damaged_record() -> None:
             pass
 
     ((kind, reason, data),) = same(scenario)
-    assert (kind, reason, data) == ("SSLError", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC", b"")
+    # OpenSSL 3.6 puts another reason on top.
+    assert (kind, data) == ("SSLError", b"")
+    assert reason in ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "RECORD_LAYER_FAILURE")
 
 
 def test_sendfile(tmp_path: Path) -> None:

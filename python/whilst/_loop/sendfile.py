@@ -5,6 +5,7 @@ The sending is Rust (``_begin_sendfile``): sendfile(2) until the socket is full,
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from whilst._loop.borrowed import Borrowed, _PrivateUnix
@@ -32,6 +33,9 @@ class Sendfile(Borrowed):
         total_sent: int,
     ) -> None:
         """Begin to send; CPython's `_sock_sendfile_native` calls this and waits for the future."""
+        if count is not None:
+            # No file has more. Releases of CPython differ in what they say to a number that the system call does not take.
+            count = min(count, sys.maxsize)
         self._begin_sendfile(fut, sock, fileno, offset, count, _MOVES_ALWAYS)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:

@@ -54,7 +54,7 @@ struct Progress {
     /// How many bytes are still wanted, `None` for all that the file has.
     wanted: Option<u64>,
     sent: u64,
-    /// The file's position is set even if nothing was sent.
+    /// The file's position is set even if nothing was sent, but for a transfer that was cancelled.
     moves_always: bool,
 }
 
@@ -92,9 +92,9 @@ impl Progress {
         if self.wanted == Some(0) { Turn::Done } else { Turn::GoesOn }
     }
 
-    /// Moves the file's position behind what was sent.
-    fn update_position(self, file: RawFd) -> io::Result<()> {
-        if self.sent > 0 || self.moves_always {
+    /// Moves the file's position behind what was sent. `given_up`: the transfer was cancelled, or its loop closed.
+    fn update_position(self, file: RawFd, given_up: bool) -> io::Result<()> {
+        if self.sent > 0 || (self.moves_always && !given_up) {
             seek(borrow(file), SeekFrom::Start(self.offset))?;
         }
         Ok(())
@@ -202,7 +202,7 @@ impl Sendfile {
         });
         // Another thread has ended it meanwhile.
         let Some(waits) = waits else {
-            return progress.update_position(file).map_err(|error| os_error(py, &error));
+            return progress.update_position(file, true).map_err(|error| os_error(py, &error));
         };
         match turn {
             Turn::Done => Self::end(this, Some(Ok(progress.sent))),
@@ -244,7 +244,8 @@ impl Sendfile {
             }
             None => Ok(()),
         };
-        let moved = transfer.progress.update_position(transfer.file).map_err(|error| os_error(py, &error));
+        let moved = transfer.progress.update_position(transfer.file, result.is_none());
+        let moved = moved.map_err(|error| os_error(py, &error));
         let future = transfer.future.bind(py);
         let Some(result) = result else { return unwatched.and(moved) };
         if future.call_method0(intern!(py, "done"))?.is_truthy()? {
@@ -268,7 +269,7 @@ impl Sendfile {
         let transfer = self.0.with(py, Option::take);
         if let Some(transfer) = transfer {
             // The file may be closed, too.
-            let _ = transfer.progress.update_position(transfer.file);
+            let _ = transfer.progress.update_position(transfer.file, true);
         }
     }
 }
