@@ -19,7 +19,8 @@ use crate::errors::os_error;
 use crate::event_loop::LoopCore;
 use crate::event_loop::registry::Source;
 use crate::event_loop::tasks::new_future;
-use crate::ffi::file_memory::{Finished, Unfinished};
+use crate::ffi::bytes::Unfinished;
+use crate::ffi::file_memory::Finished;
 use crate::ffi::guarded::Guarded;
 
 /// An open file on a loop's driver.

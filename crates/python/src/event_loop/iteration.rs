@@ -70,8 +70,14 @@ impl LoopCore {
         if ends_the_run(this.py(), &error) {
             return Err(error);
         }
+        Self::report(this, "Exception in callback of a transport", error)
+    }
+
+    /// Calls the loop's exception handler.
+    #[cold]
+    pub(super) fn report(this: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
         let context = PyDict::new(this.py());
-        context.set_item("message", "Exception in callback of a transport")?;
+        context.set_item("message", message)?;
         context.set_item("exception", error)?;
         this.call_method1("call_exception_handler", (context,)).map(drop)
     }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::registry::Source;
@@ -267,10 +267,8 @@ impl LoopCore {
             let wanted = core.state.with(py, |state| state.registry.get(key).is_some());
             if wanted && let Err(error) = core.begin_watch(py, fd, interest, key) {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
-                let context = PyDict::new(py);
-                context.set_item("message", "a descriptor that another thread added cannot be watched")?;
-                context.set_item("exception", os_error(py, &error))?;
-                this.call_method1("call_exception_handler", (context,))?;
+                let message = "a descriptor that another thread added cannot be watched";
+                Self::report(this, message, os_error(py, &error))?;
             }
         }
         Ok(())

@@ -175,10 +175,7 @@ impl LoopCore {
             Err(error) if ends_the_run(py, &error) => Err(error),
             // CPython is silent about these but in debug mode (`_accept_connection2`); the connection is closed.
             Err(error) if this.get().is_debug() => {
-                let context = PyDict::new(py);
-                context.set_item("message", "Error on transport creation for incoming connection")?;
-                context.set_item("exception", error)?;
-                this.call_method1("call_exception_handler", (context,)).map(drop)
+                Self::report(this, "Error on transport creation for incoming connection", error)
             }
             Err(_) => Ok(()),
         }

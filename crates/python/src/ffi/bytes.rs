@@ -4,13 +4,14 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 
+use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 unsafe extern "C" {
     /// <https://docs.python.org/3/c-api/bytes.html#c._PyBytes_Resize>, which PyO3 leaves out.
-    pub(super) fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> c_int;
+    fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> c_int;
 }
 
 /// The contents of a `bytes` object. They never change, so no token is needed to look at them.
@@ -42,46 +43,57 @@ pub(crate) fn concat<'py>(
     }
 }
 
+/// A `bytes` object that is being filled and that nobody else has seen yet.
+pub(crate) struct Unfinished(pub(super) Py<PyBytes>);
+
+impl Unfinished {
+    /// One with room for `length` bytes.
+    pub(crate) fn new(py: Python<'_>, length: usize) -> PyResult<Self> {
+        let length = isize::try_from(length)
+            .map_err(|_| PyOverflowError::new_err("cannot fit 'int' into an index-sized integer"))?;
+        // SAFETY: the thread is attached; a new object whose contents are not looked at before they are written, or NULL with an
+        // exception set.
+        unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
+            Ok(Self(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked().unbind()))
+        }
+    }
+
+    /// The object, of the first `length` bytes, which were filled.
+    pub(crate) fn finish(self, py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
+        let room = contents(&self.0).len();
+        assert!(length <= room, "the kernel fills no more than there is");
+        if length == room {
+            return Ok(self.0.into_bound(py));
+        }
+        let mut object = self.0.into_ptr();
+        // SAFETY: the only reference to the object, which nobody has seen; on failure it is NULL, and an exception set.
+        unsafe {
+            _PyBytes_Resize(&raw mut object, length.cast_signed());
+            Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())
+        }
+    }
+}
+
 /// A `bytes` object of what `fill` has put into the beginning of its memory, which is of `capacity` bytes, above 0.
 pub(crate) fn filled(
     py: Python<'_>,
     capacity: usize,
     fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
 ) -> io::Result<Bound<'_, PyBytes>> {
-    // SAFETY: a new object of `capacity` bytes, which nobody else has seen yet, lent out as memory that is not initialized. What
-    // comes back as initialized is its beginning, and the object is made as long as that while there is one reference to it, which
-    // resizing consumes.
-    unsafe {
-        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity.cast_signed());
-        if object.is_null() {
-            return Err(out_of_memory(py));
-        }
-        let memory = ffi::PyBytes_AS_STRING(object).cast::<MaybeUninit<u8>>().cast_mut();
-        let filled = fill(std::slice::from_raw_parts_mut(memory, capacity)).map(|filled| {
-            assert!(
-                filled.as_ptr() == memory.cast() && filled.len() <= capacity,
-                "the memory that was given"
-            );
-            filled.len()
-        });
-        match filled {
-            Ok(count) => {
-                if count < capacity && _PyBytes_Resize(&raw mut object, count.cast_signed()) < 0 {
-                    return Err(out_of_memory(py));
-                }
-                Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked())
-            }
-            Err(error) => {
-                ffi::Py_DECREF(object);
-                Err(error)
-            }
-        }
-    }
+    let object = Unfinished::new(py, capacity).map_err(out_of_memory)?;
+    // SAFETY: the bytes of an object that nobody else has seen, lent out as memory that is not initialized.
+    let count = unsafe {
+        let memory = ffi::PyBytes_AS_STRING(object.0.as_ptr()).cast::<MaybeUninit<u8>>().cast_mut();
+        let filled = fill(std::slice::from_raw_parts_mut(memory, capacity))?;
+        assert!(filled.as_ptr() == memory.cast() && filled.len() <= capacity, "the memory that was given");
+        filled.len()
+    };
+    object.finish(py, count).map_err(out_of_memory)
 }
 
-/// The error in the place of the `MemoryError` that CPython has set.
+/// The error in the place of the exception for want of memory.
 #[cold]
-fn out_of_memory(py: Python<'_>) -> io::Error {
-    drop(PyErr::take(py));
+fn out_of_memory(_error: PyErr) -> io::Error {
     io::ErrorKind::OutOfMemory.into()
 }

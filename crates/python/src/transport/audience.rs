@@ -68,3 +68,12 @@ pub(crate) fn report_failure(
     context.set_item("protocol", protocol)?;
     event_loop.call_method1("call_exception_handler", (context,)).map(drop)
 }
+
+/// Wakes who waits for a transport to be made, unless that was cancelled.
+pub(crate) fn resolve(py: Python<'_>, waiter: Option<Py<PyAny>>) -> PyResult<()> {
+    static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
+    match waiter {
+        Some(waiter) => SET_RESULT.get(py)?.call1((waiter, py.None())).map(drop),
+        None => Ok(()),
+    }
+}

@@ -17,6 +17,7 @@ use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
 use crate::transport::stream::WARN;
 
@@ -117,14 +118,10 @@ impl Datagram {
         event_loop: &Bound<'_, LoopCore>,
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
         let py = event_loop.py();
         this.get().state.with(py, |state| state.connected = true);
         Self::start_reading(this, event_loop)?;
-        if let Some(waiter) = waiter {
-            SET_RESULT.get(py)?.call1((waiter, py.None()))?;
-        }
-        Ok(())
+        resolve(py, waiter)
     }
 
     /// `close()`: receives no more, sends what waits to be sent, then ends.

@@ -212,10 +212,6 @@ impl Datagram {
         core.check_open()?;
         let py = event_loop.py();
         core.push(py, Work::Datagram(this.clone_ref(py), work));
-        if core.is_waiting(py) {
-            // Another thread, which is no way to use a transport, but one that works with CPython's.
-            core.wake();
-        }
         Ok(())
     }
 

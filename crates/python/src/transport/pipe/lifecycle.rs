@@ -16,7 +16,7 @@ use crate::event_loop::LoopCore;
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
-use crate::ffi::imports::Import;
+use crate::transport::audience::resolve;
 use crate::transport::stream::WARN;
 
 /// What kind of file a transport is of.
@@ -114,13 +114,9 @@ impl<S: Side> Pipe<S> {
         event_loop: &Bound<'_, LoopCore>,
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
-        let py = event_loop.py();
         // A device that cannot be waited for is reported (EPERM, of /dev/null), but it is a transport all the same.
         let begun = S::begin(this, event_loop);
-        if let Some(waiter) = waiter {
-            SET_RESULT.get(py)?.call1((waiter, py.None()))?;
-        }
+        resolve(event_loop.py(), waiter)?;
         begun
     }
 

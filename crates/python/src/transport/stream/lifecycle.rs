@@ -18,6 +18,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::address::Address;
+use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::socket::{into_python, set_nodelay};
@@ -207,14 +208,10 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         waiter: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
         let py = event_loop.py();
         this.get().state.with(py, |state| state.connected = true);
         Self::start_reading(this, event_loop)?;
-        if let Some(waiter) = waiter {
-            SET_RESULT.get(py)?.call1((waiter, py.None()))?;
-        }
-        Ok(())
+        resolve(py, waiter)
     }
 
     /// `close()`: reads no more, sends what is written, then loses the connection.

@@ -72,9 +72,7 @@ impl Stream {
         let Some((fd, key)) = wanted else { return Ok(()) };
         if event_loop.get().is_waiting(py) {
             // Another thread, which is no way to use a transport, but one that works with CPython's: the loop does it when it is awake.
-            Self::queue(this, event_loop, StreamWork::Deliver)?;
-            event_loop.get().wake();
-            return Ok(());
+            return Self::queue(this, event_loop, StreamWork::Deliver);
         }
         match event_loop.get().with_driver(py, |driver| driver.receive(fd, key))? {
             Ok(operation) => {
