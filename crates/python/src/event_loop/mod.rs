@@ -12,6 +12,7 @@ pub(crate) mod scheduling;
 pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod tasks;
+pub(crate) mod waiting;
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -30,6 +31,7 @@ use self::readiness::Watches;
 use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
+use self::waiting::Patience;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
@@ -93,6 +95,7 @@ pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
+    patience: Guarded<Patience>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
@@ -143,6 +146,7 @@ impl LoopCore {
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
+            patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
