@@ -60,6 +60,12 @@ $(VENV)/.whilst: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md $(VE
 .PHONY: build
 build: $(VENV)/.whilst ## build the wheel and install it into the virtual environment
 
+# Its stamp says that a wheel is there, so that `make bench` and `make test` after it take this one until a source changes.
+.PHONY: pgo
+pgo: $(VENV)/.build-tools ## build and install the wheel by a profile of the benchmark's rows; needs llvm-profdata (Debian: llvm-22)
+	@$(STAGE) "wheel by a profile for Python $(TAG)" scripts/pgo $(BIN) $(WHEELS) $(CARGO_TARGET)/pgo
+	touch $(VENV)/.whilst
+
 # -- The two commands ---------------------------------------------------------------------------------------------------------
 
 .PHONY: demo

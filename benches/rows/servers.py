@@ -60,6 +60,18 @@ def protocol_echo(new_loop: LoopFactory, ready: Ready) -> None:
     _serve_for_good(new_loop, start, ready)
 
 
+def protocol_echo_busy(new_loop: LoopFactory, ready: Ready) -> None:
+    """The same, and the loop looks for up to a millisecond before it sleeps, where it can."""
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop = new_loop()
+        if hasattr(loop, "busy_poll"):
+            loop.busy_poll = 0.001
+        return loop
+
+    protocol_echo(make, ready)
+
+
 def streams_echo(new_loop: LoopFactory, ready: Ready) -> None:
     """An echo server of streams, with a task a connection."""
 
@@ -181,6 +193,16 @@ ROWS = (
     Throughput("aiohttp", "aiohttp's server, 64 connections", 1.2, None, aiohttp, "http", 64, 0),
     Kept("kept", "echo kept while another thread computes", None, 45.0, protocol_echo, "echo", 32, 1024),
     Kept("kept_1", "the same, one connection", None, None, protocol_echo, "echo", 1, 1024),
+    Kept(
+        "kept_1_busy_poll",
+        "the same with `busy_poll`, where a loop has it",
+        None,
+        30.0,
+        protocol_echo_busy,
+        "echo",
+        1,
+        1024,
+    ),
     Idle(
         "idle_protocol",
         "memory of an idle connection, protocol",
