@@ -154,6 +154,16 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def put_between(text: str, version: str, words: str) -> str:
+    """The text with these words between the marks that it has for this version of Python, instead of what is there."""
+    begin, end = f"<!-- benchmark {version}: begin -->", f"<!-- benchmark {version}: end -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise SystemExit(f"the file has no lines {begin} and {end}, which the figures go between")
+    return f"{before}{begin}\n{words.strip()}\n{end}{after}"
+
+
 def _disturbed(results: Results) -> str:
     load = results["load_average"]["before"]
     return f"**The machine had other work (load average {load:.1f} before the run).** " if load > 0.5 else ""

@@ -48,6 +48,10 @@ def main() -> int:
         arguments.markdown.write_text(tables)
     if arguments.chart is not None:
         arguments.chart.write_text(chart.svg(results))
+    if arguments.readme is not None:
+        version = ".".join(results["machine"]["python"].split(".")[:2])
+        words = f"![whilst beside the other event loops, CPython {version}]({arguments.chart})\n\n{tables}"
+        arguments.readme.write_text(report.put_between(arguments.readme.read_text(), version, words))
     print(tables)
     if arguments.targets:
         print(report.targets(results))
@@ -81,6 +85,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="write the chart here, an SVG")
     parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="put chart and tables into this Markdown file, between its marks for this Python (needs --chart)",
+    )
+    parser.add_argument(
         "--from", type=Path, metavar="FILE", dest="render", help="measure nothing, take these figures"
     )
     parser.add_argument(
@@ -103,6 +113,8 @@ def parse() -> argparse.Namespace:
             parser.error(
                 f"no loop is called {', '.join(sorted(unknown))}: {', '.join((*LOOPS, *measure.LIMITS))}"
             )
+    if arguments.readme is not None and arguments.chart is None:
+        parser.error("--readme needs --chart, the image's path as the file names it")
     if not any(re.search(arguments.rows, name) for name in ROWS):
         parser.error(f"no row has {arguments.rows!r} in its name (--list names them)")
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)

@@ -87,6 +87,18 @@ def test_the_table_says_who_failed_who_refused_and_who_is_not_there() -> None:
     assert "* blazio is not installed." in table
 
 
+def test_figures_are_put_between_the_marks_of_their_python() -> None:
+    marks = [
+        f"<!-- benchmark {version}: {which} -->" for version in ("3.13", "3.14") for which in ("begin", "end")
+    ]
+    text = "before\n{}\nold\n{}\n{}\n{}\nafter\n".format(*marks)
+    new = report.put_between(text, "3.13", "new\n")
+    assert new == text.replace("old", "new")
+    assert report.put_between(new, "3.14", "x").count("x\n") == 1
+    with pytest.raises(SystemExit, match=r"benchmark 3\.12: begin"):
+        report.put_between(text, "3.12", "new")
+
+
 def test_the_chart_has_a_mark_for_each_loop_and_its_ratio_to_the_best_peer() -> None:
     figures = results(
         asyncio=measured(40.0),
