@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 BINARIES = HERE.parent / "target" / "release"
 CORES = sorted(os.sched_getaffinity(0))
 LIMITS = ("limit-epoll", "limit-io_uring")
-PATIENCE = 90.0
+PATIENCE = 45.0
 BODY = "Hello, world!"
 
 Values = dict[str, Any]

@@ -175,10 +175,14 @@ def run(arguments: argparse.Namespace, refused: dict[str, str]) -> report.Result
             columns = columns[number % max(1, len(columns)) :] + columns[: number % max(1, len(columns))]
             for column in columns:
                 key = (row.name, column)
+                if failures[key]:
+                    # One failure is enough for the cell, and what hangs would take its time again.
+                    continue
                 try:
                     measured = measure.measure(row, column, options)
                 except measure.Failed as error:
                     failures[key].append(str(error))
+                    progress.give_up(key)
                     words = f"failed: {error}"
                 else:
                     measurements[key].append(measured)
@@ -220,6 +224,10 @@ class Progress:
         self.to_do = dict.fromkeys(keys, rounds)
         self.took: dict[tuple[str, str], float] = {}
         self.last = time.monotonic()
+
+    def give_up(self, key: tuple[str, str]) -> None:
+        """Count on no more than the measurement that is under way."""
+        self.to_do[key] = 1
 
     def left_after(self, key: tuple[str, str]) -> str:
         """The time that is left, now that this measurement has been made once more."""

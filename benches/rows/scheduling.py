@@ -41,7 +41,7 @@ def call_soon_arguments(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n, seconds)
 
 
-@inside("a callback that schedules the next", group="Callbacks and timers", operations=1_000_000, target=1.2)
+@inside("a callback that schedules the next", group="Callbacks and timers", operations=2_000_000, target=1.2)
 def chain(new_loop: LoopFactory, n: int) -> Measurement:
     """One callback an iteration: what an iteration costs."""
     loop = new_loop()
@@ -67,7 +67,7 @@ def chain(new_loop: LoopFactory, n: int) -> Measurement:
 @inside(
     "`call_soon_threadsafe` from another thread",
     group="Callbacks and timers",
-    operations=200_000,
+    operations=300_000,
     target=1.2,
     cores=2,
 )
@@ -91,7 +91,7 @@ def call_soon_threadsafe(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n, seconds)
 
 
-@inside("`call_later` and `cancel`", group="Callbacks and timers", operations=500_000, target=1.2)
+@inside("`call_later` and `cancel`", group="Callbacks and timers", operations=1_000_000, target=1.2)
 def timer_cancel(new_loop: LoopFactory, n: int) -> Measurement:
     """Timeouts that are not needed, as a request of a server has one; the loop goes round after every 100."""
     loop = new_loop()
@@ -116,7 +116,7 @@ def timer_cancel(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n // 100 * 100, seconds)
 
 
-@inside("timers that fire", group="Callbacks and timers", operations=200_000, target=1.2)
+@inside("timers that fire", group="Callbacks and timers", operations=400_000, target=1.2)
 def timer_fire(new_loop: LoopFactory, n: int) -> Measurement:
     """Timers due within the next millisecond, out of order, made and run."""
     loop = new_loop()

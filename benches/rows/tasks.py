@@ -5,7 +5,7 @@ import asyncio
 from .row import LoopFactory, Measurement, batches, clock, inside, run
 
 
-@inside("`await asyncio.sleep(0)`", group="Tasks", operations=400_000, target=1.2)
+@inside("`await asyncio.sleep(0)`", group="Tasks", operations=800_000, target=1.2)
 def sleep0(new_loop: LoopFactory, n: int) -> Measurement:
     """One task that lets others go first, with no others there."""
 
