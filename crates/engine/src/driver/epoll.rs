@@ -39,7 +39,7 @@ impl Epoll {
         self.operations = operations;
         for number in self.operations.numbers() {
             let Some(&waiting) = self.operations.get(number) else { continue };
-            if let Err(error) = self.readiness.register(number, waiting.fd, waiting.purpose.interest()) {
+            if let Err(error) = self.readiness.register(number, waiting.fd, waiting.purpose) {
                 self.operations.remove(number);
                 self.refused.push((waiting, error));
             }
@@ -48,7 +48,7 @@ impl Epoll {
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         let number = self.operations.insert(waiting);
-        match self.readiness.register(number, waiting.fd, waiting.purpose.interest()) {
+        match self.readiness.register(number, waiting.fd, waiting.purpose) {
             Ok(()) => Ok(number),
             Err(error) => {
                 self.operations.remove(number);
@@ -91,6 +91,9 @@ impl Epoll {
         let Self { readiness, operations, .. } = self;
         readiness.wait(timeout, waker, |number| {
             if let Some(&waiting) = operations.get(number) {
+                if waiting.purpose.once() {
+                    operations.remove(number);
+                }
                 fulfil(waiting, completions);
             }
         })
@@ -105,7 +108,7 @@ impl Epoll {
                 key: waiting.key,
                 event: match waiting.purpose {
                     // Whoever reads or writes now finds out.
-                    Purpose::Watch(_) => Event::Ready,
+                    Purpose::Watch(_) | Purpose::WatchOnce(_) => Event::Ready,
                     Purpose::Receive => Event::Received(Received::Failed(error)),
                     Purpose::Accept { .. } => Event::Accepted(Err(error)),
                 },
@@ -118,7 +121,9 @@ impl Epoll {
 fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
     let key = waiting.key;
     match waiting.purpose {
-        Purpose::Watch(_) => completions.push(Completion { key, event: Event::Ready }),
+        Purpose::Watch(_) | Purpose::WatchOnce(_) => {
+            completions.push(Completion { key, event: Event::Ready });
+        }
         Purpose::Receive => {
             completions.push(Completion { key, event: Event::Received(Received::Waiting) });
         }

@@ -88,7 +88,7 @@ pub enum Received {
 #[derive(Debug)]
 pub enum Event<P> {
     /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays
-    /// so and the watch is not cancelled.
+    /// so and the watch is not cancelled; but once only of a [`Driver::watch_once`].
     Ready,
     /// A receive operation's progress.
     Received(Received),
@@ -140,14 +140,21 @@ struct Waiting {
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Watch(Interest),
+    /// As a watch, and over once it has been said.
+    WatchOnce(Interest),
     Receive,
     Accept { burst: usize },
 }
 
 impl Purpose {
+    /// Whether the operation is over when it has been said that the descriptor is ready.
+    fn once(self) -> bool {
+        matches!(self, Self::WatchOnce(_))
+    }
+
     fn interest(self) -> Interest {
         match self {
-            Self::Watch(interest) => interest,
+            Self::Watch(interest) | Self::WatchOnce(interest) => interest,
             Self::Receive | Self::Accept { .. } => Interest::Readable,
         }
     }
@@ -288,6 +295,14 @@ impl<P: Payload> Driver<P> {
     /// regular file, a directory).
     pub fn watch(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
         self.start(Waiting { fd, key, purpose: Purpose::Watch(interest) })
+    }
+
+    /// Says [`Event::Ready`] at the next wait at which `fd` is ready, and is over then.
+    ///
+    /// For a descriptor that is waited for again and again: the kernel keeps the registration, silenced, so that the next such
+    /// operation costs one system call instead of two, and the end of this one none. Errors as for [`Driver::watch`].
+    pub fn watch_once(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::WatchOnce(interest) })
     }
 
     /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event
