@@ -9,11 +9,11 @@ import socket
 import ssl
 import sys
 from asyncio.transports import _FlowControlMixin
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
@@ -179,6 +179,13 @@ class LoopCore:
     ) -> Handle: ...
     def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _ensure_fd_no_transport(self, fd: FileDescriptorLike) -> None: ...
+
+    # Sockets.
+    def _sock_recv(self, sock: socket.socket, nbytes: int, /) -> bytes | None: ...
+    def _sock_recv_into(self, sock: socket.socket, buf: WriteableBuffer, /) -> int | None: ...
+    def _sock_send(self, sock: socket.socket, data: ReadableBuffer, /) -> int | None: ...
+    def _sock_readable(self, sock: socket.socket, /) -> Awaitable[None]: ...
+    def _sock_writable(self, sock: socket.socket, /) -> Awaitable[None]: ...
 
     # Files to sockets.
     def _begin_sendfile(

@@ -143,7 +143,9 @@ enum Purpose {
     /// As a watch, and over once it has been said.
     WatchOnce(Interest),
     Receive,
-    Accept { burst: usize },
+    Accept {
+        burst: usize,
+    },
 }
 
 impl Purpose {

@@ -113,7 +113,9 @@ impl<P> Books<P> {
 
     /// Notes that a watched descriptor is ready.
     pub(super) fn watched(&mut self, number: Operation, completions: &mut Vec<Completion<P>>) {
-        let Some(Waiting { key, purpose, .. }) = self.operations.get(number).map(|it| it.waiting) else { return };
+        let Some(Waiting { key, purpose, .. }) = self.operations.get(number).map(|it| it.waiting) else {
+            return;
+        };
         completions.push(Completion { key, event: Event::Ready });
         if purpose.once() {
             self.unwatch(number);
