@@ -306,15 +306,19 @@ unsafe extern "C" fn control(
     _number: c_long,
     _argument: *mut c_void,
 ) -> c_long {
+    // OpenSSL asks several times a record for what is not there; that is answered first.
+    if command == FLUSH {
+        return 1;
+    }
+    if command != PENDING && command != WRITE_PENDING {
+        return 0;
+    }
     let Some(functions) = TABLE.get() else { return 0 };
     // SAFETY: as for `read`.
     let Some(shared) = (unsafe { shared_of(functions, bio) }) else { return 0 };
-    match command {
-        FLUSH => 1,
-        PENDING => c_long::try_from(look(shared).unread()).unwrap_or(c_long::MAX),
-        WRITE_PENDING => c_long::try_from(look(shared).unsent()).unwrap_or(c_long::MAX),
-        _ => 0,
-    }
+    let wire = look(shared);
+    let count = if command == PENDING { wire.unread() } else { wire.unsent() };
+    c_long::try_from(count).unwrap_or(c_long::MAX)
 }
 
 /// The BIO is freed.
