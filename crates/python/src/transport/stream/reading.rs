@@ -209,30 +209,25 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         tls: &Object<Tls>,
-        chunks: Vec<Chunk>,
+        mut chunks: Vec<Chunk>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let mut chunks = chunks.into_iter();
-        while chunks.len() > 0 {
+        while !chunks.is_empty() {
             let goes_on =
                 this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
             if !goes_on {
-                this.get().state.with(py, |state| {
-                    chunks.map(Received::Data).rev().for_each(|received| state.arrived.push_front(received));
-                });
+                this.get().state.with(py, |state| state.put_back(chunks));
                 return Ok(());
             }
             let mut length = 0;
-            let mut fed = Ok(());
-            // The driver has these buffers back before the protocol takes its time.
-            while length < MOST_OF_TLS
-                && fed.is_ok()
-                && let Some(chunk) = chunks.next()
-            {
+            let enough = chunks.iter().position(|chunk| {
                 length += chunk.len();
-                fed = Tls::feed(tls, py, &chunk);
-            }
-            Self::go_on_with_tls(this, event_loop, audience, tls, fed)?;
+                length >= MOST_OF_TLS
+            });
+            let rest = chunks.split_off(enough.map_or(chunks.len(), |last| last + 1));
+            // The driver has these buffers back before the protocol takes its time.
+            let part = std::mem::replace(&mut chunks, rest);
+            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part))?;
         }
         Ok(())
     }
@@ -248,26 +243,26 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
-        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
-        let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
-        event_loop.get().give_scratch_back(py, scratch);
-        match fed {
-            Ok((0, _)) => Self::end_received(this, event_loop, audience),
-            Ok((_, fed)) => Self::go_on_with_tls(this, event_loop, audience, tls, fed),
+        let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
+            Ok(0) => Self::end_received(this, event_loop, audience),
+            Ok(count) => {
+                let received = &scratch[..count];
+                Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
+            }
             Err(error) => Self::read_failed(this, event_loop, &error),
-        }
+        };
+        event_loop.get().give_scratch_back(py, scratch);
+        told
     }
 
-    /// Has TLS look at what it was fed.
-    fn go_on_with_tls(
+    /// Has TLS look at what was received.
+    fn tell_tls(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
-        tls: &Object<Tls>,
-        fed: PyResult<()>,
+        body: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>,
     ) -> PyResult<()> {
-        let py = event_loop.py();
-        match fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py))) {
+        match audience.tell(event_loop.py(), body) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";
