@@ -20,6 +20,7 @@ pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod memory_bio;
 pub(crate) mod methods;
+pub(crate) mod python_class;
 pub(crate) mod slots;
 mod spare;
 pub(crate) mod stored_arguments;
