@@ -26,6 +26,7 @@ use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::audience::Audience;
 use crate::transport::socket;
+use crate::transport::stream_reader;
 use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
@@ -153,6 +154,7 @@ impl Stream {
                 Self::fill_buffers(this, event_loop, audience, chunks)
             }
             (Delivery::Chunks(chunks), None) => match chunks.as_slice() {
+                chunks if Self::feed(this, event_loop, audience, chunks)? => Ok(()),
                 [chunk] => {
                     let data = PyBytes::new(py, chunk);
                     // The driver has its buffer back before the protocol takes its time.
@@ -323,6 +325,9 @@ impl Stream {
             };
         }
         let bulk = this.get().state.with(py, |state| state.bulk);
+        if !bulk && stream_reader::is_fed(audience.protocol.bind(py)) {
+            return Self::read_for_reader(this, event_loop, audience);
+        }
         let read = if bulk {
             bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
         } else {
@@ -334,8 +339,73 @@ impl Stream {
         }
         match read {
             Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
+            Ok(data) if Self::feed(this, event_loop, audience, &[data.as_bytes()])? => Ok(()),
             Ok(data) => Self::data_received(this, event_loop, audience, &data),
             Err(error) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Reads what waits in the kernel for an `asyncio.StreamReader`: without `bytes` in between, if it can be fed so.
+    fn read_for_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+        // Taken out of its place, as a loop whose `call_soon` is Python's own may look there.
+        let mut scratch = event_loop.get().take_scratch(py);
+        let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+        let mut fed = Ok(true);
+        let mut data = None;
+        if let Ok(count @ 1..) = received {
+            let bytes = &scratch[..count];
+            this.get().state.with(py, |state| state.bulk = count >= BULK);
+            fed = Self::feed(this, event_loop, audience, &[bytes]);
+            data = matches!(fed, Ok(false)).then(|| PyBytes::new(py, bytes));
+        }
+        event_loop.get().give_scratch_back(py, scratch);
+        fed?;
+        match (received, data) {
+            (Ok(0), _) => Self::end_received(this, event_loop, audience),
+            (Ok(_), Some(data)) => Self::data_received(this, event_loop, audience, &data),
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Feeds the parts, in one, to the `asyncio.StreamReader` behind the protocol, and returns true; or returns false if
+    /// `data_received()` must be called. Failures are dealt with.
+    #[inline]
+    fn feed(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        let protocol = audience.protocol.bind(event_loop.py());
+        if !stream_reader::is_fed(protocol) {
+            return Ok(false);
+        }
+        Self::feed_reader(this, event_loop, audience, parts)
+    }
+
+    fn feed_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        // Debug mode has the functions called that it reports on; and more than this is not handed over in one.
+        if event_loop.get().is_debug() || parts.iter().map(|part| part.len()).sum::<usize>() > MOST {
+            return Ok(false);
+        }
+        match audience.tell(event_loop.py(), |protocol| stream_reader::feed(protocol, parts)) {
+            Ok(fed) => Ok(fed),
+            Err(error) => {
+                let message = "Fatal error: protocol.data_received() call failed.";
+                Self::fatal_error(this, event_loop, error, message).map(|()| true)
+            }
         }
     }
 
