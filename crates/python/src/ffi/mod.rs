@@ -20,6 +20,6 @@ pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod memory_bio;
 pub(crate) mod methods;
+mod pool;
 pub(crate) mod slots;
-mod spare;
 pub(crate) mod stored_arguments;
