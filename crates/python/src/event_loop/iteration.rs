@@ -181,7 +181,7 @@ impl LoopCore {
                 };
                 core.state.with(py, queue);
             }
-            Event::File(event) => core.push(py, Work::File(key, event)),
+            Event::File(event) => core.push(py, Work::File(key, Box::new(event))),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -238,7 +238,7 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| told.report_slow(py, seconds))
             }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
-            Work::File(key, event) => Self::file_operation_ended(this, key, event),
+            Work::File(key, event) => Self::file_operation_ended(this, key, *event),
         }
     }
 

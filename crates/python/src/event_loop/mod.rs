@@ -63,8 +63,11 @@ pub(crate) enum Work {
     /// The writing end of a pipe has something to do of its own.
     WritePipe(Object<WritePipe>, PipeWork),
     /// A file operation is done.
-    File(Key, FileEvent),
+    File(Key, Box<FileEvent>),
 }
+
+// A loop with many callbacks pending is as fast as its queue is small.
+const _: () = assert!(size_of::<Work>() <= 32);
 
 /// What the loop's thread works on.
 pub(crate) struct State {

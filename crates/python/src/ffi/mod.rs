@@ -22,7 +22,7 @@ pub(crate) mod libssl;
 pub(crate) mod memory_bio;
 pub(crate) mod methods;
 pub(crate) mod plain_socket;
+mod pool;
 pub(crate) mod python_class;
 pub(crate) mod slots;
-mod spare;
 pub(crate) mod stored_arguments;
