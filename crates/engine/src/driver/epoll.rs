@@ -59,7 +59,7 @@ impl Epoll {
 
     pub(super) fn cancel(&mut self, number: Operation) {
         let Some(waiting) = self.operations.remove(number) else { return };
-        if matches!(waiting.purpose, Purpose::Receive) {
+        if matches!(waiting.purpose, Purpose::Receive { .. }) {
             self.stopped.push(waiting.key);
         }
         self.readiness.unregister(number, waiting.fd, waiting.purpose.interest());
@@ -109,7 +109,7 @@ impl Epoll {
                 event: match waiting.purpose {
                     // Whoever reads or writes now finds out.
                     Purpose::Watch(_) | Purpose::WatchOnce(_) => Event::Ready,
-                    Purpose::Receive => Event::Received(Received::Failed(error)),
+                    Purpose::Receive { .. } => Event::Received(Received::Failed(error)),
                     Purpose::Accept { .. } => Event::Accepted(Err(error)),
                 },
             });
@@ -124,7 +124,7 @@ fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
         Purpose::Watch(_) | Purpose::WatchOnce(_) => {
             completions.push(Completion { key, event: Event::Ready });
         }
-        Purpose::Receive => {
+        Purpose::Receive { .. } => {
             completions.push(Completion { key, event: Event::Received(Received::Waiting) });
         }
         Purpose::Accept { burst } => {

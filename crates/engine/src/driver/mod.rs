@@ -73,7 +73,7 @@ pub enum Received {
     /// Bytes, already out of the kernel (`io_uring`). Never empty.
     Data(Chunk),
     /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the
-    /// stream or an error (`epoll`). Said again at the next wait for as long as something is left.
+    /// stream or an error (`epoll`, [`Driver::receive_directly`]). Said again at the next wait for as long as something is left.
     Waiting,
     /// The peer has shut down its sending side. The operation is over.
     End,
@@ -142,7 +142,10 @@ enum Purpose {
     Watch(Interest),
     /// As a watch, and over once it has been said.
     WatchOnce(Interest),
-    Receive,
+    /// `direct`: it is only said that there is something, and the caller reads it.
+    Receive {
+        direct: bool,
+    },
     Accept {
         burst: usize,
     },
@@ -157,7 +160,7 @@ impl Purpose {
     fn interest(self) -> Interest {
         match self {
             Self::Watch(interest) | Self::WatchOnce(interest) => interest,
-            Self::Receive | Self::Accept { .. } => Interest::Readable,
+            Self::Receive { .. } | Self::Accept { .. } => Interest::Readable,
         }
     }
 }
@@ -281,7 +284,17 @@ impl<P: Payload> Driver<P> {
     /// Receives from a stream socket, on and on, until the end of the stream, a failure or
     /// [`Driver::cancel`].
     pub fn receive(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Receive })
+        self.start(Waiting { fd, key, purpose: Purpose::Receive { direct: false } })
+    }
+
+    /// As [`Driver::receive`], but that it is always the caller who reads: what there is is announced by
+    /// [`Received::Waiting`], and [`Received::Data`] and [`Received::End`] never come. With `epoll` there is no
+    /// difference.
+    ///
+    /// For connections on which much comes in: the caller reads straight into the memory where it wants the
+    /// bytes, which saves copying them out of a [`Chunk`], for one system call more each time.
+    pub fn receive_directly(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::Receive { direct: true } })
     }
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.

@@ -99,7 +99,7 @@ impl<P> Books<P> {
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> Operation {
-        self.receives |= matches!(waiting.purpose, Purpose::Receive);
+        self.receives |= matches!(waiting.purpose, Purpose::Receive { direct: false });
         let number = self.operations.insert(Registered { waiting, state: State::Queued, cancelled: false });
         self.to_arm.push(number);
         number
@@ -160,7 +160,7 @@ impl<P> Books<P> {
         } else {
             let waiting = operation.waiting;
             self.operations.remove(number);
-            if let Purpose::Receive = waiting.purpose {
+            if let Purpose::Receive { .. } = waiting.purpose {
                 self.kept.push(received(waiting.key, Received::Stopped));
             }
         }
@@ -250,7 +250,7 @@ impl<P> Books<P> {
             // A peer that has given up in the queue.
             libc::ECONNABORTED => matches!(purpose, Purpose::Accept { .. }),
             // Of a receive it says that no buffer was left; of an accept, that memory is short.
-            libc::ENOBUFS => matches!(purpose, Purpose::Receive),
+            libc::ENOBUFS => matches!(purpose, Purpose::Receive { direct: false }),
             _ => false,
         };
         if !goes_on {
@@ -271,7 +271,16 @@ impl<P> Books<P> {
                     completions.push(Completion { key, event: Event::Accepted(Err(error)) });
                 }
             }
-            Purpose::Receive => {
+            Purpose::Receive { direct: true } => {
+                if result >= 0 {
+                    completions.push(received(key, Received::Waiting));
+                } else if !passing {
+                    ended = true;
+                    let error = io::Error::from_raw_os_error(-result);
+                    completions.push(received(key, Received::Failed(error)));
+                }
+            }
+            Purpose::Receive { direct: false } => {
                 let buffer = cqueue::buffer_select(entry.flags()).zip(pool);
                 match usize::try_from(result) {
                     Ok(length @ 1..) => {
@@ -305,7 +314,7 @@ impl<P> Books<P> {
             self.operations.remove(number);
         } else if cancelled {
             self.operations.remove(number);
-            if let Purpose::Receive = purpose {
+            if let Purpose::Receive { .. } = purpose {
                 completions.push(received(key, Received::Stopped));
             }
         } else if let Some(operation) = self.operations.get_mut(number) {

@@ -504,7 +504,9 @@ impl<P> Drop for Uring<P> {
 fn submission(waiting: Waiting) -> squeue::Entry {
     let fd = types::Fd(waiting.fd);
     match waiting.purpose {
-        Purpose::Receive => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+        Purpose::Receive { direct: false } => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+        // It fires once and is then submitted again, which makes it level-triggered.
+        Purpose::Receive { direct: true } => opcode::PollAdd::new(fd, libc::POLLIN as u32).build(),
         Purpose::Accept { .. } => {
             opcode::AcceptMulti::new(fd).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).build()
         }
