@@ -23,3 +23,4 @@ pub(crate) mod methods;
 pub(crate) mod slots;
 mod spare;
 pub(crate) mod stored_arguments;
+pub(crate) mod version;

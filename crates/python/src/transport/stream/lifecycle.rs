@@ -382,7 +382,7 @@ pub(crate) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_attach");
     // Since 3.13 (`Server.close_clients`) it wants to know which one.
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)
@@ -392,7 +392,7 @@ fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) ->
 /// Tells an `asyncio.Server` of the end of a connection of its.
 fn detach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_detach");
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)
