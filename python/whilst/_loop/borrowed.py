@@ -86,8 +86,8 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     _getaddrinfo_debug: Any = _PrivateBase._getaddrinfo_debug
 
     # Connections and servers: these check, resolve, make sockets and end in `_make_socket_transport`,
-    # `_make_ssl_transport` and `_start_serving`, which are this loop's. (`create_connection` and `create_unix_connection` are called by
-    # `whilst._loop.connecting`.)
+    # `_make_ssl_transport` and `_start_serving`, which are this loop's.
+    # (`create_connection` and `create_unix_connection` are called by `whilst._loop.connecting`.)
     connect_accepted_socket = _Base.connect_accepted_socket
     create_server = _Base.create_server
     create_unix_server = _Unix.create_unix_server

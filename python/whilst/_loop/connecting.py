@@ -53,7 +53,10 @@ def _sockets_are_pythons(module: Any) -> bool:
 class Connecting(Borrowed):
     """Making connections."""
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        create_connection = asyncio.AbstractEventLoop.create_connection
+        create_unix_connection = asyncio.AbstractEventLoop.create_unix_connection
+    else:
 
         @functools.wraps(_create_connection)
         async def create_connection(self, protocol_factory, host=None, port=None, **options):

@@ -56,7 +56,8 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
 fn connect_to_literal(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
     let [factory, host, port] =
         arguments.take("_connect_to_literal", ["protocol_factory", "host", "port"], 3)?;
-    let (factory, host, port) = (factory.expect("required"), host.expect("required"), port.expect("required"));
+    let (factory, host, port) =
+        (factory.expect("required"), host.expect("required"), port.expect("required"));
     let py = this.py();
     let Some(address) = address_of(host, port) else { return Ok(py.None()) };
     if !is_simple(this)? {
