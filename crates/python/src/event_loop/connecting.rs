@@ -121,8 +121,8 @@ fn address_of(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> Option<Socket
 
 /// True if nobody could tell a connection that is made here from one that CPython's functions make.
 fn is_simple(this: &Bound<'_, LoopCore>) -> PyResult<bool> {
-    /// What CPython's functions call, and these methods as they are in the class `whilst.Loop`.
-    static STEPS: Import = Import::new("whilst._loop", "STEPS_OF_CONNECTING");
+    /// The names of what CPython's functions call.
+    static STEPS: Import = Import::new("whilst._loop.connecting", "STEPS");
     /// The class and the version of it that was looked at last, and was found to have all of them.
     static CLASS: AtomicUsize = AtomicUsize::new(0);
     static VERSION: AtomicUsize = AtomicUsize::new(0);
@@ -132,13 +132,13 @@ fn is_simple(this: &Bound<'_, LoopCore>) -> PyResult<bool> {
     if core.is_debug() || core.check_open().is_err() || audit::is_listened_to(py) {
         return Ok(false);
     }
-    let steps = STEPS.get(py)?.cast::<PyDict>()?;
+    let steps = STEPS.get(py)?.cast::<PyTuple>()?;
     let class = this.get_type();
     let current = version::of_type(&class).map(|version| version as usize);
     let known = CLASS.load(Ordering::Relaxed) == class.as_ptr() as usize
         && current == Some(VERSION.load(Ordering::Relaxed));
     if !known {
-        if !has_all(&class, steps)? {
+        if !has_all(&class)? {
             return Ok(false);
         }
         if let Some(version) = current {
@@ -147,7 +147,7 @@ fn is_simple(this: &Bound<'_, LoopCore>) -> PyResult<bool> {
         }
     }
     let own = this.getattr(pyo3::intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
-    for (name, _) in steps {
+    for name in steps.iter_borrowed() {
         if own.contains(name)? {
             return Ok(false);
         }
@@ -156,8 +156,10 @@ fn is_simple(this: &Bound<'_, LoopCore>) -> PyResult<bool> {
 }
 
 #[cold]
-fn has_all(class: &Bound<'_, PyType>, steps: &Bound<'_, PyDict>) -> PyResult<bool> {
-    for (name, method) in steps {
+fn has_all(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    /// These methods as they are in the class `whilst.Loop`.
+    static METHODS: Import = Import::new("whilst._loop", "STEPS_OF_CONNECTING");
+    for (name, method) in METHODS.get(class.py())?.cast::<PyDict>()? {
         if !class.getattr(name.cast::<PyString>()?)?.is(&method) {
             return Ok(false);
         }
