@@ -199,6 +199,20 @@ class LoopCore:
     ) -> None: ...
 
     # Connections.
+    def _connect_to_literal(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: object, port: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
+    def _connect_to_path(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], path: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
     def _make_socket_transport(
         self,
         sock: socket.socket,

@@ -148,7 +148,18 @@ enum Purpose {
     },
     Accept {
         burst: usize,
+        pace: Pace,
     },
+}
+
+/// Whether to look for another connection behind the one that there is. A look in vain is not cheap: the kernel makes the socket
+/// first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The wait that last found a connection.
+    wait: u64,
+    /// That one was alone.
+    alone: bool,
 }
 
 impl Purpose {
@@ -299,7 +310,7 @@ impl<P: Payload> Driver<P> {
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.
     pub fn accept(&mut self, fd: RawFd, burst: usize, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst } })
+        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst, pace: Pace::default() } })
     }
 
     /// Says [`Event::Ready`] at every wait at which `fd` is ready, until cancelled.

@@ -3,6 +3,7 @@
 //! The class `whilst.Loop` is made in Python, of this one, of the methods that are coroutines by nature, and of
 //! `asyncio.AbstractEventLoop`.
 
+pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
