@@ -79,6 +79,13 @@ impl Unfinished {
         }
     }
 
+    /// The memory to be filled, and how many bytes it is. It is the object's for as long as that is unfinished.
+    pub(super) fn memory(&mut self) -> (*mut u8, usize) {
+        // SAFETY: a live `bytes` object.
+        let memory = unsafe { ffi::PyBytes_AS_STRING(self.0.as_ptr()) };
+        (memory.cast::<u8>().cast_mut(), contents(&self.0).len())
+    }
+
     /// The object, of the first `length` bytes, which were filled.
     pub(crate) fn finish(self, py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
         let room = contents(&self.0).len();

@@ -14,12 +14,17 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyList, PyType};
 
-/// A number that CPython gives a class and changes whenever an attribute of it or of a class above it is set; `None` where
-/// it has none at the moment, or no number is left.
+/// A number that stands for what a class and its bases are now: it changes with every assignment to an attribute of one of them, and is
+/// never given to another class. `None` where CPython has none at hand, and on builds without a GIL, where reading it is no safe
+/// thing.
 #[inline]
 pub(crate) fn version(class: &Bound<'_, PyType>) -> Option<u32> {
+    if cfg!(Py_GIL_DISABLED) {
+        return None;
+    }
     // SAFETY: a live type object. With a GIL nobody changes it meanwhile.
     let tag = unsafe { (*class.as_type_ptr()).tp_version_tag };
+    // CPython's `PyType_Modified` sets it to 0, and the next look-up of an attribute gives a new one.
     (tag != 0).then_some(tag)
 }
 

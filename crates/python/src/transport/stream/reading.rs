@@ -12,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use whilst_engine::driver::{Chunk, Received};
+use whilst_engine::driver::{Chunk, Operation, Received};
 
 use super::lifecycle::cancel;
 use super::{State, Stream, StreamWork};
@@ -36,9 +36,20 @@ pub(crate) const MOST: usize = 256 * 1024;
 /// meanwhile.
 const MOST_OF_TLS: usize = 64 * 1024;
 
-/// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
-/// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
-const BULK: usize = 64 * 1024;
+/// How often in succession it is read from a connection, one `data_received()` each, if it fills the memory every time.
+const TURNS: usize = 16;
+
+/// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`, and a
+/// ring is asked to leave the bytes in the kernel until then. Below, a read by way of the loop's scratch memory, or the ring's, and a
+/// copy is cheaper than memory that is mostly given back.
+const BULK: usize = 32 * 1024;
+
+/// As much memory a read is given at first. The C library has blocks of this size at hand; larger ones it may map and unmap each
+/// time (mallopt(3), `M_MMAP_THRESHOLD`).
+const FIRST: usize = 96 * 1024;
+
+/// After so many reads in succession that were smaller than [`BULK`] a ring is to receive again.
+const SMALL_READS: u8 = 16;
 
 /// What came of filling a protocol's buffer.
 enum Filled {
@@ -68,14 +79,17 @@ impl Stream {
         let py = event_loop.py();
         let wanted = this.get().state.with(py, |state| {
             let wanted = state.connected && state.is_reading() && !state.ended && state.receive.is_none();
-            if wanted { state.fd().zip(state.key) } else { None }
+            if wanted { Some((state.fd()?, state.key?, state.bulk)) } else { None }
         });
-        let Some((fd, key)) = wanted else { return Ok(()) };
+        let Some((fd, key, bulk)) = wanted else { return Ok(()) };
         if event_loop.get().is_waiting(py) {
             // Another thread, which is no way to use a transport, but one that works with CPython's: the loop does it when it is awake.
             return Self::queue(this, event_loop, StreamWork::Deliver);
         }
-        match event_loop.get().with_driver(py, |driver| driver.receive(fd, key))? {
+        let started = event_loop.get().with_driver(py, |driver| {
+            if bulk { driver.receive_directly(fd, key) } else { driver.receive(fd, key) }
+        });
+        match started? {
             Ok(operation) => {
                 this.get().state.with(py, |state| state.receive = Some(operation));
                 Ok(())
@@ -147,6 +161,13 @@ impl Stream {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let tls = Object::<Tls>::from_any(audience.protocol.bind(py));
+        if tls.is_none()
+            && let Delivery::Chunks(chunks) = &delivery
+        {
+            let count = chunks.iter().map(|chunk| chunk.len()).sum();
+            let stop = this.get().state.with(py, |state| state.has_received(count));
+            cancel(event_loop, stop);
+        }
         match (delivery, tls) {
             (Delivery::Chunks(chunks), Some(tls)) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
             (Delivery::Waiting, Some(tls)) => Self::read_for_tls(this, event_loop, audience, &tls),
@@ -211,30 +232,25 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         tls: &Object<Tls>,
-        chunks: Vec<Chunk>,
+        mut chunks: Vec<Chunk>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let mut chunks = chunks.into_iter();
-        while chunks.len() > 0 {
+        while !chunks.is_empty() {
             let goes_on =
                 this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
             if !goes_on {
-                this.get().state.with(py, |state| {
-                    chunks.map(Received::Data).rev().for_each(|received| state.arrived.push_front(received));
-                });
+                this.get().state.with(py, |state| state.put_back(chunks));
                 return Ok(());
             }
             let mut length = 0;
-            let mut fed = Ok(());
-            // The driver has these buffers back before the protocol takes its time.
-            while length < MOST_OF_TLS
-                && fed.is_ok()
-                && let Some(chunk) = chunks.next()
-            {
+            let enough = chunks.iter().position(|chunk| {
                 length += chunk.len();
-                fed = Tls::feed(tls, py, &chunk);
-            }
-            Self::go_on_with_tls(this, event_loop, audience, tls, fed)?;
+                length >= MOST_OF_TLS
+            });
+            let rest = chunks.split_off(enough.map_or(chunks.len(), |last| last + 1));
+            // The driver has these buffers back before the protocol takes its time.
+            let part = std::mem::replace(&mut chunks, rest);
+            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part))?;
         }
         Ok(())
     }
@@ -250,26 +266,26 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
-        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
-        let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
-        event_loop.get().give_scratch_back(py, scratch);
-        match fed {
-            Ok((0, _)) => Self::end_received(this, event_loop, audience),
-            Ok((_, fed)) => Self::go_on_with_tls(this, event_loop, audience, tls, fed),
+        let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
+            Ok(0) => Self::end_received(this, event_loop, audience),
+            Ok(count) => {
+                let received = &scratch[..count];
+                Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
+            }
             Err(error) => Self::read_failed(this, event_loop, &error),
-        }
+        };
+        event_loop.get().give_scratch_back(py, scratch);
+        told
     }
 
-    /// Has TLS look at what it was fed.
-    fn go_on_with_tls(
+    /// Has TLS look at what was received.
+    fn tell_tls(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
-        tls: &Object<Tls>,
-        fed: PyResult<()>,
+        body: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>,
     ) -> PyResult<()> {
-        let py = event_loop.py();
-        match fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py))) {
+        match audience.tell(event_loop.py(), body) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";
@@ -326,28 +342,55 @@ impl Stream {
             let fill = |memory: &mut [u8]| socket::receive(fd, memory);
             return match Self::fill_buffer(this, event_loop, audience, fill)? {
                 Filled::End => Self::end_received(this, event_loop, audience),
-                Filled::Bytes(_) | Filled::Nothing => Ok(()),
+                Filled::Nothing => Ok(()),
+                Filled::Bytes(count) => {
+                    let stop = this.get().state.with(py, |state| state.has_read(count));
+                    cancel(event_loop, stop);
+                    Ok(())
+                }
             };
         }
-        let bulk = this.get().state.with(py, |state| state.bulk);
-        if !bulk && stream_reader::is_fed(audience.protocol.bind(py)) {
+        let last = this.get().state.with(py, |state| state.last_read as usize);
+        if last < BULK && stream_reader::is_fed(audience.protocol.bind(py)) {
             return Self::read_for_reader(this, event_loop, audience);
         }
-        let read = if bulk {
-            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
-        } else {
-            event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
-        };
-        if let Ok(data) = &read {
+        for turn in 0..TURNS {
+            let last = this.get().state.with(py, |state| state.last_read as usize);
+            let room = if last >= FIRST { MOST } else { FIRST };
+            let read = if last >= BULK {
+                bytes::filled(py, room, |memory| socket::receive_uninit(fd, memory))
+            } else {
+                event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
+            };
+            let data = match read {
+                Ok(data) if data.as_bytes().is_empty() && turn == 0 => {
+                    return Self::end_received(this, event_loop, audience);
+                }
+                // The end is found again by the next iteration.
+                Ok(data) if data.as_bytes().is_empty() => return Ok(()),
+                Ok(data) => data,
+                Err(error) if turn == 0 || error.kind() == io::ErrorKind::WouldBlock => {
+                    return Self::read_failed(this, event_loop, &error);
+                }
+                Err(error) => {
+                    this.get().state.with(py, |state| state.arrived.push_back(Received::Failed(error)));
+                    return Ok(());
+                }
+            };
             let length = data.as_bytes().len();
-            this.get().state.with(py, |state| state.bulk = length >= BULK);
+            let stop = this.get().state.with(py, |state| state.has_read(length));
+            cancel(event_loop, stop);
+            if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
+                Self::data_received(this, event_loop, audience, &data)?;
+            }
+            drop(data);
+            let goes_on = length == MOST
+                && this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+            if !goes_on {
+                break;
+            }
         }
-        match read {
-            Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
-            Ok(data) if Self::feed(this, event_loop, audience, &[data.as_bytes()])? => Ok(()),
-            Ok(data) => Self::data_received(this, event_loop, audience, &data),
-            Err(error) => Self::read_failed(this, event_loop, &error),
-        }
+        Ok(())
     }
 
     /// Reads what waits in the kernel for an `asyncio.StreamReader`: without `bytes` in between, if it can be fed so.
@@ -365,7 +408,8 @@ impl Stream {
         let mut data = None;
         if let Ok(count @ 1..) = received {
             let bytes = &scratch[..count];
-            this.get().state.with(py, |state| state.bulk = count >= BULK);
+            let stop = this.get().state.with(py, |state| state.has_read(count));
+            cancel(event_loop, stop);
             fed = Self::feed(this, event_loop, audience, &[bytes]);
             data = matches!(fed, Ok(false)).then(|| PyBytes::new(py, bytes));
         }
@@ -566,6 +610,29 @@ impl State {
             Received::Data(_) | Received::End | Received::Failed(_) => self.arrived.push_back(received),
         }
         self.announce()
+    }
+
+    /// Takes note of how much a read has brought. Returns the receive operation if it is to be cancelled, for another that does
+    /// better with so much or so little.
+    fn has_read(&mut self, count: usize) -> Option<Operation> {
+        self.last_read = count as u32;
+        self.small_reads = if count < BULK { self.small_reads.saturating_add(1) } else { 0 };
+        if !self.bulk || self.small_reads < SMALL_READS {
+            return None;
+        }
+        self.bulk = false;
+        self.stop_receiving()
+    }
+
+    /// As [`State::has_read`], of what a ring has received.
+    fn has_received(&mut self, count: usize) -> Option<Operation> {
+        if count < BULK || self.bulk {
+            return None;
+        }
+        self.last_read = count as u32;
+        self.small_reads = 0;
+        self.bulk = true;
+        self.stop_receiving()
     }
 
     /// True if there is something to deliver and a delivery must be queued.
