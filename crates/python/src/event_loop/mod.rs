@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
@@ -110,6 +111,8 @@ pub(crate) struct LoopCore {
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
     current_handle: Guarded<Option<Py<PyAny>>>,
+    /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
+    future_keywords: Guarded<Option<Py<PyDict>>>,
     driver_name: &'static str,
 }
 
@@ -157,6 +160,7 @@ impl LoopCore {
             stopping: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
+            future_keywords: Guarded::new(None),
             driver_name,
         })
     }
@@ -216,6 +220,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
 
@@ -223,6 +228,7 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        drop(self.future_keywords.with(py, Option::take));
     }
 }
 
