@@ -33,7 +33,7 @@ pub(crate) const MOST: usize = 256 * 1024;
 
 /// How many bytes TLS is given at once: they are copied twice on their way and decrypted, and should not leave the processor's cache
 /// meanwhile.
-const MOST_OF_TLS: usize = 64 * 1024;
+const MOST_OF_TLS: usize = 128 * 1024;
 
 /// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
 /// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
