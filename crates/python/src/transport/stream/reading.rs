@@ -34,7 +34,7 @@ pub(crate) const MOST: usize = 256 * 1024;
 
 /// How many bytes TLS is given at once: they are copied twice on their way and decrypted, and should not leave the processor's cache
 /// meanwhile.
-const MOST_OF_TLS: usize = 64 * 1024;
+const MOST_OF_TLS: usize = 128 * 1024;
 
 /// How often in succession it is read from a connection, one `data_received()` each, if it fills the memory every time.
 const TURNS: usize = 16;
