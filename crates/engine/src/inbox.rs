@@ -157,7 +157,12 @@ impl<T> Inbox<T> {
         if work.closed {
             return Err(item);
         }
+        let first = work.items.is_empty();
         work.items.push(item);
+        if !first {
+            // Whoever found it empty wakes the loop, or has done so, and it takes what is here then.
+            return Ok(());
+        }
         self.filled.store(true, Ordering::Release);
         drop(work);
         self.waker.wake();

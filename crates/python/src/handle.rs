@@ -251,7 +251,7 @@ impl<'py> Call<'py> {
 /// for `SystemExit` and `KeyboardInterrupt`, which leave (`Handle._run` in CPython's `asyncio/events.py`).
 #[inline]
 pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<()> {
-    let _held = handle.get().lock().map(|lock| lock.hold(py));
+    let held = handle.get().lock().map(|lock| lock.hold(py));
     // A handle that somebody else holds keeps its callback while and after it runs, as CPython's does. From one that only we
     // hold it is taken rather than copied.
     #[cfg(not(Py_GIL_DISABLED))]
@@ -265,15 +265,17 @@ pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<(
         Call::copied(&handle, py)
     };
     let Some(call) = call else { return Ok(()) };
-    match call.make() {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            if unshared {
-                call.put_back(&handle, py);
-            }
-            failed(py, &handle, error)
+    if let Err(error) = call.make() {
+        if unshared {
+            call.put_back(&handle, py);
         }
+        return failed(py, &handle, error);
     }
+    drop(call);
+    drop(held);
+    #[cfg(not(Py_GIL_DISABLED))]
+    handle.discard(py);
+    Ok(())
 }
 
 /// True once a handle was cancelled.

@@ -168,22 +168,23 @@ impl LoopCore {
         timer.get().set_key(py, Some(key));
     }
 
-    /// Queues the timers whose time has come. The clock's resolution is a nanosecond; a timer that is due within it is due.
+    /// Queues the timers whose time has come, and says how many callbacks and so on the iteration runs. The clock's resolution is a
+    /// nanosecond; a timer that is due within it is due.
     #[inline]
-    pub(super) fn take_due_timers(&self, py: Python<'_>) {
-        let due = |state: &mut State| {
-            if state.timers.is_empty() {
-                return 0;
+    pub(super) fn begin(&self, py: Python<'_>) -> usize {
+        self.state.with(py, |state| {
+            if !state.timers.is_empty() {
+                Self::take_due_timers(state);
             }
-            let limit = now() + 1e-9;
-            let mut count = 0;
-            while let Some(timer) = state.timers.pop_due(limit) {
-                state.ready.push(Work::Timer(timer));
-                count += 1;
-            }
-            count
-        };
-        self.state.with(py, due);
+            state.ready.begin()
+        })
+    }
+
+    fn take_due_timers(state: &mut State) {
+        let limit = now() + 1e-9;
+        while let Some(timer) = state.timers.pop_due(limit) {
+            state.ready.push(Work::Timer(timer));
+        }
     }
 }
 
