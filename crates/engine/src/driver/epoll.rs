@@ -49,6 +49,12 @@ impl Epoll {
         }
     }
 
+    /// Whether there is nothing to poll for and nothing to tell.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.operations.is_empty() && self.stopped.is_empty() && self.refused.is_empty()
+    }
+
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         let number = self.operations.insert(waiting);
         match self.readiness.register(number, waiting.fd, waiting.purpose) {

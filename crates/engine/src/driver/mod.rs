@@ -480,6 +480,17 @@ impl<P: Payload> Driver<P> {
         result
     }
 
+    /// Whether a wait that must not block would find nothing and change nothing, so that it may be left out.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.pool.is_none()
+            && match &self.backend {
+                Backend::Unmade => true,
+                Backend::Epoll(epoll) => epoll.is_idle(),
+                Backend::Uring(uring) => uring.is_idle(),
+            }
+    }
+
     fn wait_on_backend(
         &mut self,
         timeout: Option<Duration>,

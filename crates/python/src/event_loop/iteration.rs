@@ -28,12 +28,17 @@ use crate::transport::stream::{Stream, StreamWork};
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
 const LONGEST_WAIT: f64 = 24.0 * 3600.0;
 
+/// So many iterations in a row may leave out the wait, where it could bring nothing. It also looks after signals whose handlers no
+/// Python code has run meanwhile, and forks.
+const MOST_LEFT_OUT: u32 = 64;
+
 impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        let mut left_out = 0;
         let result = loop {
-            if let Err(error) = Self::iterate(this) {
+            if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
             }
             if core.stopping.load(Ordering::Relaxed) {
@@ -47,16 +52,21 @@ impl LoopCore {
         result.and(settled)
     }
 
-    fn iterate(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// `left_out`: how many iterations it is since the last that waited or polled.
+    fn iterate(this: &Bound<'_, Self>, left_out: &mut u32) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         core.take_inbox(py);
-        Self::submit_unsent(this)?;
-        Self::wait(this, core.time_to_wait(py))?;
-        check_signals(py)?;
-        core.take_inbox(py);
-        core.take_due_timers(py);
-        let count = core.state.with(py, |state| state.ready.begin());
+        if *left_out < MOST_LEFT_OUT && core.need_not_wait(py) {
+            *left_out += 1;
+        } else {
+            *left_out = 0;
+            Self::submit_unsent(this)?;
+            Self::wait(this, core.time_to_wait(py))?;
+            check_signals(py)?;
+            core.take_inbox(py);
+        }
+        let count = core.begin(py);
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
             Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
@@ -81,6 +91,16 @@ impl LoopCore {
         context.set_item("message", message)?;
         context.set_item("exception", error)?;
         this.call_method1("call_exception_handler", (context,)).map(drop)
+    }
+
+    /// True if there is something to run, nothing to send and nothing to poll for: then a wait could bring nothing.
+    #[inline]
+    fn need_not_wait(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| {
+            !state.ready.is_empty()
+                && state.unsent.is_empty()
+                && state.driver.as_ref().is_some_and(|driver| driver.is_idle())
+        })
     }
 
     /// How long the wait may block: not at all if there is something to run, else until the next timer.

@@ -92,6 +92,8 @@ pub(crate) struct State {
     watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
+    /// A copy of a context that waiting callbacks share, which nobody ever enters.
+    shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -107,6 +109,10 @@ pub(crate) struct LoopCore {
     debug: AtomicBool,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Many callbacks have been queued in this iteration.
+    many_ready: AtomicBool,
+    /// Many timers wait.
+    many_timers: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
@@ -151,6 +157,7 @@ impl LoopCore {
                 scratch: Vec::new(),
                 watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
+                shared_context: None,
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
@@ -158,6 +165,8 @@ impl LoopCore {
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            many_ready: AtomicBool::new(false),
+            many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
             future_keywords: Guarded::new(None),
@@ -211,6 +220,7 @@ impl LoopCore {
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
+            state.shared_context.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
         self.inbox.for_each(|work| match work {
@@ -255,6 +265,7 @@ impl LoopCore {
         self.take_inbox(py);
         let waits = self.state.with(py, |state| {
             state.ready.push(work);
+            self.note_how_many(state);
             state.driver.is_none()
         });
         if waits {
@@ -349,6 +360,7 @@ impl LoopCore {
                     std::mem::take(&mut state.transports),
                     std::mem::take(&mut state.acceptors),
                     std::mem::take(&mut state.unsent),
+                    state.shared_context.take(),
                     state.driver.take(),
                 ),
             )

@@ -188,6 +188,19 @@ impl<P> Uring<P> {
         Ok(())
     }
 
+    /// Whether there is nothing that a ring has or is to have, nothing to poll for and nothing to tell.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        let books = &self.books;
+        books.armed == 0
+            && books.watches == 0
+            && books.to_arm.is_empty()
+            && books.to_cancel.is_empty()
+            && books.sends.is_empty()
+            && books.kept.is_empty()
+            && !books.files.has_work()
+    }
+
     /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
     pub(super) fn waits_on_ring(&self) -> bool {
         let books = &self.books;
