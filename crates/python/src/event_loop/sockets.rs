@@ -5,7 +5,7 @@
 
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
@@ -72,8 +72,11 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The largest receive for which the bytes stop over on the stack, so that the `bytes` object is made for what they are. A larger one
-/// goes straight into an object of its size, which is cut.
+/// goes straight into an object of its size, which is cut, unless little has come.
 const STOPOVER: usize = 4096;
+
+/// The largest memory for a receive that the loop keeps for the next one when nothing, or little, has come.
+const LARGEST_SPARE: usize = 1 << 18;
 
 /// The largest receive that is made here. For more, memory may fail, which is CPython's to say.
 const LARGEST: usize = 1 << 26;
@@ -88,10 +91,13 @@ fn two<'a, 'py>(
     arguments: &Arguments<'a, 'py>,
     function: &str,
 ) -> PyResult<(&'a Bound<'py, PyAny>, &'a Bound<'py, PyAny>)> {
-    match arguments.take(function, ["sock", "value"], 2)? {
-        [Some(sock), Some(value)] => Ok((sock, value)),
-        _ => unreachable!("both are required"),
+    if arguments.len() == 2
+        && !arguments.has_keywords()
+        && let (Some(sock), Some(value)) = (arguments.get(0), arguments.get(1))
+    {
+        return Ok((sock, value));
     }
+    Err(PyTypeError::new_err(format!("{function}() takes two arguments")))
 }
 
 /// The descriptor of a socket that can be read and written here, without asking it. In debug mode there are checks that come first.
@@ -112,7 +118,15 @@ fn try_receive(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
             let mut memory = [std::mem::MaybeUninit::uninit(); STOPOVER];
             socket::receive_uninit(fd, &mut memory[..count]).map(|data| PyBytes::new(py, data))
         } else {
-            bytes::filled(py, count, |memory| socket::receive_uninit(fd, memory))
+            let core = this.get();
+            let mut spare = core.state.with(py, |state| state.spare_bytes.take());
+            let received =
+                bytes::filled_or_spared(py, &mut spare, count, |memory| socket::receive_uninit(fd, memory));
+            if count <= LARGEST_SPARE {
+                let replaced = core.state.with(py, |state| std::mem::replace(&mut state.spare_bytes, spare));
+                drop(replaced);
+            }
+            received
         };
         return match received {
             Ok(data) => Ok(data.into_any().unbind()),
@@ -177,7 +191,7 @@ fn writable(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResul
 /// and ends with it whatever ends it: readiness, `cancel()`, or an exception that is thrown into the coroutine.
 ///
 /// [`asyncio.isfuture`]: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture
-#[pyclass(frozen, freelist = 64, module = "whilst._whilst")]
+#[pyclass(frozen, module = "whilst._whilst")]
 pub(crate) struct SocketWait {
     event_loop: Py<LoopCore>,
     fd: RawFd,
@@ -213,9 +227,12 @@ impl SocketWait {
         interest: Interest,
     ) -> PyResult<Py<PyAny>> {
         let py = this.py();
-        let [sock] = arguments.take("wait", ["sock"], 1)?;
-        let number = descriptor(sock.expect("required"))?;
-        let fd = LoopCore::free_descriptor(this, number.into_pyobject(py)?.as_any())?;
+        let [Some(sock)] = arguments.take("wait", ["sock"], 1)? else { unreachable!("it is required") };
+        let fd = match plain_descriptor(sock)? {
+            Some(fd) => fd,
+            None => descriptor(sock)?,
+        };
+        LoopCore::check_no_transport(this, fd, fd.into_pyobject(py)?.as_any())?;
         let state = State { stage: Stage::New, callback: None, more_callbacks: Vec::new(), blocking: false };
         let wait = Self { event_loop: this.clone().unbind(), fd, interest, state: Guarded::new(state) };
         Ok(Py::new(py, wait)?.into_any())
@@ -328,7 +345,8 @@ impl SocketWait {
             return Ok(None);
         }
         if !is_new {
-            if wait.is_pending(py) {
+            if wait.end(py, Stage::Over) {
+                // Whoever runs the coroutine has not waited, and gets no second chance.
                 return Err(PyRuntimeError::new_err("await wasn't used with future"));
             }
             return wait.check_over(py).map(|()| None);
