@@ -7,19 +7,28 @@ import contextvars
 import gc
 import inspect
 import logging
-import os
 import socket
 import sys
 import time
 import warnings
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import SECONDS, error_of, error_of_awaiting, no_descriptor_leaks, program, run, same, socket_pair, turns
-
 import whilst
+from oracle import (
+    SECONDS,
+    error_of,
+    error_of_awaiting,
+    no_descriptor_leaks,
+    program,
+    run,
+    same,
+    socket_pair,
+    turns,
+)
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -571,6 +580,31 @@ def test_a_forked_child_waits_anew() -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+def test_an_interruption_after_a_wait_ends_the_run() -> None:
+    loop: Any = whilst.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    calls: list[str] = []
+
+    async def interrupted(sock: socket.socket) -> None:
+        await loop.sock_recv(sock, 1)
+        raise KeyboardInterrupt
+
+    async def main(first: socket.socket, second: socket.socket) -> None:
+        task = await waiting(interrupted(second))
+        task._fut_waiter.add_done_callback(lambda _future: calls.append("the other"))
+        first.send(b"x")
+        await asyncio.wait([task])
+
+    with contextlib.closing(loop), socket_pair() as (first, second):
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(main(first, second))
+        assert calls == []
+        loop.run_until_complete(turns(2))
+        assert calls == ["the other"]
+        first.send(b"y")
+        assert loop.run_until_complete(loop.sock_recv(second, 1)) == b"y"
+
+
 # -- Debug mode ---------------------------------------------------------------------------------------------------------------
 
 
@@ -600,9 +634,9 @@ def test_the_kernel_keeps_the_registration() -> None:
 
     def registered() -> dict[int, int]:
         found = {}
-        for number in os.listdir("/proc/self/fdinfo"):
-            with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{number}") as file:
-                for line in file:
+        for entry in Path("/proc/self/fdinfo").iterdir():
+            with contextlib.suppress(OSError):
+                for line in entry.read_text().splitlines():
                     if line.startswith("tfd:"):
                         words = line.replace(":", ": ").split()
                         found[int(words[1])] = int(words[3], 16)

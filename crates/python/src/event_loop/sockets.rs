@@ -25,6 +25,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::plain_socket::plain_descriptor;
+use crate::handle::ends_the_run;
 use crate::transport::socket;
 
 /// Adds the methods of this file to the class.
@@ -247,18 +248,22 @@ impl SocketWait {
             return Ok(());
         };
         drop(ended);
-        let (callback, more) = wait.state.with(py, |state| {
-            state.stage = Stage::Ready;
-            (state.callback.take(), std::mem::take(&mut state.more_callbacks))
+        let (before, callback, more) = wait.state.with(py, |state| {
+            let before = std::mem::replace(&mut state.stage, Stage::Ready);
+            (before, state.callback.take(), std::mem::take(&mut state.more_callbacks))
         });
+        drop(before);
+        let mut callbacks = callback.into_iter().chain(more);
         if event_loop.get().is_debug() {
             // So that what takes long is reported as a handle's callback.
-            return Self::schedule(this, event_loop, callback.into_iter().chain(more));
+            return Self::schedule(this, event_loop, callbacks);
         }
-        for (callback, context) in callback.into_iter().chain(more) {
+        while let Some((callback, context)) = callbacks.next() {
             let callback = callback.bind(py);
             if let Err(error) = in_context(context.bind(py), || call(callback, [this.as_any()])) {
-                if crate::handle::ends_the_run(py, &error) {
+                if ends_the_run(py, &error) {
+                    // The others have their turn in the next run.
+                    Self::schedule(this, event_loop, callbacks)?;
                     return Err(error);
                 }
                 LoopCore::report(event_loop, &format!("Exception in callback {}", callback.repr()?), error)?;
@@ -531,8 +536,13 @@ impl SocketWait {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let taken =
-            self.state.with(py, |state| (state.callback.take(), std::mem::take(&mut state.more_callbacks)));
+        let taken = self.state.with(py, |state| {
+            let message = match &mut state.stage {
+                Stage::Cancelled(message) => message.take(),
+                _ => None,
+            };
+            (message, state.callback.take(), std::mem::take(&mut state.more_callbacks))
+        });
         drop(taken);
     }
 }
