@@ -16,6 +16,7 @@ pub(crate) mod sockets;
 pub(crate) mod tasks;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +35,7 @@ use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
+use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
@@ -41,6 +43,28 @@ use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
+
+/// Something for each of some descriptors.
+pub(crate) type DescriptorMap<T> = HashMap<RawFd, T, BuildHasherDefault<DescriptorHasher>>;
+
+/// Spreads descriptors, small numbers that the kernel chooses, over a table: no program can make them collide.
+#[derive(Default)]
+pub(crate) struct DescriptorHasher(u64);
+
+impl Hasher for DescriptorHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = (self.0 << 8) ^ u64::from(*byte));
+    }
+
+    fn write_i32(&mut self, descriptor: i32) {
+        // The golden ratio's bits (Fibonacci hashing), for the table looks at the upper ones, too.
+        self.0 = u64::from(descriptor.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// What one iteration runs.
 pub(crate) enum Work {
@@ -79,15 +103,17 @@ pub(crate) struct State {
     /// Lent out while the loop waits: who finds none then is on another thread. In a box, since it is large and goes to and fro.
     pub(crate) driver: Option<Box<Driver<Outgoing>>>,
     /// The readers and writers by descriptor.
-    pub(crate) watches: HashMap<RawFd, Watches>,
+    pub(crate) watches: DescriptorMap<Watches>,
     /// The open transports by descriptor, so that `add_reader` cannot take their events away.
-    pub(crate) transports: HashMap<RawFd, Key>,
+    pub(crate) transports: DescriptorMap<Key>,
     /// The listening sockets by descriptor.
-    pub(crate) acceptors: HashMap<RawFd, Key>,
+    pub(crate) acceptors: DescriptorMap<Key>,
     /// The streams that have something to send when the iteration ends.
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// Memory of a `sock_recv` that it was not needed for.
+    spare_bytes: Option<Unfinished>,
     /// What other threads have asked to be watched while the driver was lent out.
     watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
@@ -150,11 +176,12 @@ impl LoopCore {
                 timers: Timers::new(),
                 registry: Registry::default(),
                 driver: Some(Box::new(driver)),
-                watches: HashMap::new(),
-                transports: HashMap::new(),
-                acceptors: HashMap::new(),
+                watches: DescriptorMap::default(),
+                transports: DescriptorMap::default(),
+                acceptors: DescriptorMap::default(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                spare_bytes: None,
                 watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
                 shared_context: None,
