@@ -14,6 +14,7 @@ mod sys;
 mod uring;
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,28 @@ pub struct Key(pub u64);
 
 /// The driver's name for an operation under way, by which it is cancelled. Never reused within a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Operation(u64);
+pub struct Operation(NonZeroU64);
+
+impl Operation {
+    /// The operation of this number; `None` for 0, which is no operation's.
+    fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    fn number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The number with these bits set.
+    fn with(self, bits: u64) -> Self {
+        Self(self.0 | bits)
+    }
+
+    /// The operation whose number, with these bits set, this one has.
+    fn without(self, bits: u64) -> Option<Self> {
+        Self::new(self.number() & !bits)
+    }
+}
 
 /// What a [`Driver::watch`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,7 +169,7 @@ enum Purpose {
         direct: bool,
     },
     Accept {
-        burst: usize,
+        burst: u32,
         pace: Pace,
     },
 }
@@ -157,7 +179,7 @@ enum Purpose {
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     /// The wait that last found a connection.
-    wait: u64,
+    wait: u32,
     /// That one was alone.
     alone: bool,
 }
@@ -310,7 +332,14 @@ impl<P: Payload> Driver<P> {
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.
     pub fn accept(&mut self, fd: RawFd, burst: usize, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst, pace: Pace::default() } })
+        self.start(Waiting {
+            fd,
+            key,
+            purpose: Purpose::Accept {
+                burst: u32::try_from(burst).unwrap_or(u32::MAX),
+                pace: Pace::default(),
+            },
+        })
     }
 
     /// Says [`Event::Ready`] at every wait at which `fd` is ready, until cancelled.
@@ -395,7 +424,7 @@ impl<P: Payload> Driver<P> {
     ///
     /// A file operation ends with ECANCELED if it has not begun, else with whatever it comes to.
     pub fn cancel(&mut self, operation: Operation) {
-        if operation.0 & POOL != 0 {
+        if operation.number() & POOL != 0 {
             if let Some(pool) = &mut self.pool {
                 pool.cancel(operation);
             }
@@ -417,7 +446,7 @@ impl<P: Payload> Driver<P> {
     ///
     /// Of a file operation nothing more is promised than by [`Driver::cancel`].
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
-        if operation.0 & POOL != 0 {
+        if operation.number() & POOL != 0 {
             self.cancel(operation);
             return Ok(());
         }
