@@ -79,6 +79,11 @@ impl Waker {
         self.state.load(Ordering::Relaxed) != AWAKE && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
     }
 
+    /// Whether somebody has called since the last wait; takes no note of it.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.state.load(Ordering::Acquire) == NOTIFIED
+    }
+
     /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
     /// first call.
     pub fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {

@@ -17,7 +17,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::buffers::Chunk;
 use self::epoll::Epoll;
@@ -198,6 +198,9 @@ impl Purpose {
     }
 }
 
+/// A waker that nobody wakes through: for the polls of [`Driver::spin`], which would take note of a wake and say nothing of it.
+static NOBODYS: Waker = Waker::new();
+
 /// The drivers that this machine has, by the names that `WHILST_DRIVER` takes, the preferred one first.
 pub fn available() -> Vec<&'static str> {
     match uring::available() {
@@ -250,6 +253,8 @@ pub struct Driver<P> {
     slices: Vec<libc::iovec>,
     /// The threads for file operations that the backend has no way of its own for.
     pool: Option<Pool>,
+    /// Set for the length of a [`Driver::spin`].
+    spins: bool,
 }
 
 enum Backend<P> {
@@ -298,6 +303,7 @@ impl<P: Payload> Driver<P> {
             origin: Origin::here(),
             slices: Vec::new(),
             pool: None,
+            spins: false,
         })
     }
 
@@ -520,17 +526,42 @@ impl<P: Payload> Driver<P> {
             }
     }
 
+    /// As [`Driver::wait`], and blocks for nothing: it asks the kernel again and again, for up to `longest`. Returns
+    /// early when something completed and when woken, but not for a signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::wait`].
+    pub fn spin(&mut self, longest: Duration, completions: &mut Vec<Completion<P>>) -> io::Result<()> {
+        self.settle()?;
+        let begin = Instant::now();
+        let count = completions.len();
+        self.spins = true;
+        let result = loop {
+            let polled = self.wait(Some(Duration::ZERO), completions);
+            let found = completions.len() > count || self.waker.is_notified();
+            if found || polled.is_err() || begin.elapsed() >= longest {
+                break polled;
+            }
+            std::hint::spin_loop();
+        };
+        self.spins = false;
+        self.waker.consume();
+        result
+    }
+
     fn wait_on_backend(
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
+        let waker = if self.spins { &NOBODYS } else { &*self.waker };
         match &mut self.backend {
-            Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
-            Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
+            Backend::Unmade => sys::wait_for_waker(timeout, waker),
+            Backend::Epoll(epoll) => epoll.wait(timeout, waker, completions),
             Backend::Uring(uring) => match uring.prepare() {
-                Ok(()) if uring.waits_on_ring() => uring.wait(timeout, &self.waker, completions),
-                Ok(()) => uring.wait_without_ring(timeout, &self.waker, completions),
+                Ok(()) if uring.waits_on_ring() => uring.wait(timeout, waker, completions),
+                Ok(()) => uring.wait_without_ring(timeout, waker, completions),
                 Err(_) if self.choice == Choice::Automatic => self.fall_back(timeout, completions),
                 Err(error) => {
                     uring.fail_sends(completions);
@@ -565,7 +596,8 @@ impl<P: Payload> Driver<P> {
             }
         }
         let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
-        let result = epoll.wait(timeout, &self.waker, completions);
+        let waker = if self.spins { &NOBODYS } else { &*self.waker };
+        let result = epoll.wait(timeout, waker, completions);
         self.backend = Backend::Epoll(epoll);
         result
     }

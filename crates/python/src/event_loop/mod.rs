@@ -14,6 +14,7 @@ pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
+pub(crate) mod waiting;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -35,6 +36,7 @@ use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
+use self::waiting::Patience;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
@@ -130,6 +132,7 @@ pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
+    patience: Guarded<Patience>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
@@ -188,6 +191,7 @@ impl LoopCore {
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
+            patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
