@@ -116,6 +116,7 @@ impl Stream {
         let py = event_loop.py();
         let (delivery, stop) = this.get().state.with(py, |state| {
             state.announced = false;
+            state.sent_at_once = 0;
             if state.closing {
                 state.arrived.clear();
                 return (None, None);

@@ -34,6 +34,11 @@ pub(crate) const SILENT_WRITES: u32 = 5;
 /// them with others would save less.
 const LARGE: usize = 32 * 1024;
 
+/// So many bytes a stream sends at once; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
+/// the same core, finds what it reads in the processor's cache if it reads before there are so many. And a protocol that writes until
+/// it is told to pause would not let anybody else run as long as its peer keeps up.
+const MOST_AT_ONCE: usize = 256 * 1024;
+
 /// What follows from a write.
 enum Written {
     /// Nothing more.
@@ -123,7 +128,10 @@ impl Stream {
             pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
             if state.room.is_some() {
                 Written::Done
-            } else if state.outgoing.len() > state.marks.high || state.outgoing.len() >= LARGE {
+            } else if state.sent_at_once < MOST_AT_ONCE
+                && (state.outgoing.len() > state.marks.high || state.outgoing.len() >= LARGE)
+            {
+                state.sent_at_once += state.outgoing.len();
                 Written::Send
             } else if std::mem::replace(&mut state.listed, true) {
                 Written::Done
@@ -173,6 +181,7 @@ impl Stream {
         let py = event_loop.py();
         let taken = this.get().state.with(py, |state| {
             state.listed = false;
+            state.sent_at_once = 0;
             if state.lost > 0 || state.outgoing.is_empty() {
                 return None;
             }
@@ -285,6 +294,7 @@ impl Stream {
                 return None;
             }
             state.protocol_paused = false;
+            state.sent_at_once = 0;
             state.outgoing.awaited = state.waits_for_empty();
             state.audience(py)
         });
