@@ -141,8 +141,12 @@ struct Waiting {
 enum Purpose {
     Watch(Interest),
     /// `direct`: it is only said that there is something, and the caller reads it.
-    Receive { direct: bool },
-    Accept { burst: usize },
+    Receive {
+        direct: bool,
+    },
+    Accept {
+        burst: usize,
+    },
 }
 
 impl Purpose {
