@@ -136,6 +136,7 @@ impl Stream {
                     last_read: 0,
                     bulk: false,
                     small_reads: 0,
+                    sent_at_once: 0,
                     outgoing: Outgoing::default(),
                     listed: false,
                     send_failed: false,

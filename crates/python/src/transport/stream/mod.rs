@@ -84,6 +84,8 @@ pub(crate) struct State {
     small_reads: u8,
 
     outgoing: Outgoing,
+    /// How many bytes were sent at once since the stream had its last turn.
+    sent_at_once: usize,
     /// In the loop's list of streams that have something to send.
     listed: bool,
     /// A send has failed, and the protocol is about to hear of it.
