@@ -14,6 +14,7 @@ use whilst_engine::driver::{Completion, Event, Interest};
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
+use super::sockets::SocketWait;
 use super::waiting::Manner;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
@@ -28,12 +29,17 @@ use crate::transport::stream::{Stream, StreamWork};
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
 pub(super) const LONGEST_WAIT: f64 = 24.0 * 3600.0;
 
+/// So many iterations in a row may leave out the wait, where it could bring nothing. It also looks after signals whose handlers no
+/// Python code has run meanwhile, and forks.
+const MOST_LEFT_OUT: u32 = 64;
+
 impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        let mut left_out = 0;
         let result = loop {
-            if let Err(error) = Self::iterate(this) {
+            if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
             }
             if core.stopping.load(Ordering::Relaxed) {
@@ -47,16 +53,21 @@ impl LoopCore {
         result.and(settled)
     }
 
-    fn iterate(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// `left_out`: how many iterations it is since the last that waited or polled.
+    fn iterate(this: &Bound<'_, Self>, left_out: &mut u32) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         core.take_inbox(py);
-        Self::submit_unsent(this)?;
-        Self::wait_for_work(this)?;
-        check_signals(py)?;
-        core.take_inbox(py);
-        core.take_due_timers(py);
-        let count = core.state.with(py, |state| state.ready.begin());
+        if *left_out < MOST_LEFT_OUT && core.need_not_wait(py) {
+            *left_out += 1;
+        } else {
+            *left_out = 0;
+            Self::submit_unsent(this)?;
+            Self::wait_for_work(this)?;
+            check_signals(py)?;
+            core.take_inbox(py);
+        }
+        let count = core.begin(py);
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
             Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
@@ -81,6 +92,16 @@ impl LoopCore {
         context.set_item("message", message)?;
         context.set_item("exception", error)?;
         this.call_method1("call_exception_handler", (context,)).map(drop)
+    }
+
+    /// True if there is something to run, nothing to send and nothing to poll for: then a wait could bring nothing.
+    #[inline]
+    fn need_not_wait(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| {
+            !state.ready.is_empty()
+                && state.unsent.is_empty()
+                && state.driver.as_ref().is_some_and(|driver| driver.is_idle())
+        })
     }
 
     /// How long the wait may block: not at all if there is something to run, else until the next timer.
@@ -174,11 +195,14 @@ impl LoopCore {
                     Some(Source::Sendfile(sendfile)) => {
                         state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
                     }
+                    Some(Source::Socket(wait)) => {
+                        state.ready.push(Work::Socket(wait.clone_ref(py), key));
+                    }
                     Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
-            Event::File(event) => core.push(py, Work::File(key, event)),
+            Event::File(event) => core.push(py, Work::File(key, Box::new(event))),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -221,6 +245,7 @@ impl LoopCore {
             }
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
+            Work::Socket(wait, key) => SocketWait::ready(wait.bind(py), this, key),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
             Work::ReadPipe(pipe, work) if core.is_debug() => {
                 let told = ReadPipe::told(&pipe, py, &work);
@@ -234,7 +259,7 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| told.report_slow(py, seconds))
             }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
-            Work::File(key, event) => Self::file_operation_ended(this, key, event),
+            Work::File(key, event) => Self::file_operation_ended(this, key, *event),
         }
     }
 
