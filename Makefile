@@ -106,8 +106,8 @@ test-benches: build $(VENV)/.test-tools ## that the benchmarks run and compute r
 	@$(STAGE) "benchmarks' own tests" $(BIN)/python -m pytest -q benches
 
 .PHONY: test-python
-test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks and the examples, on both drivers
-	@$(STAGE) "pytest" $(BIN)/python -m pytest
+test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks and the examples, on both drivers; PYTEST="tests/soak -x" for some
+	@$(STAGE) "pytest" $(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: test-loop
 test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples and soak
