@@ -12,7 +12,7 @@ use std::ops::Deref;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyByteArray, PyFunction, PyInt, PyType, PyWeakrefReference};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFunction, PyInt, PyType, PyWeakrefReference};
 
 use crate::ffi::bytes;
 use crate::ffi::call::{call, call_method};
@@ -91,8 +91,21 @@ pub(crate) fn is_fed(protocol: &Bound<'_, PyAny>) -> bool {
             .is_some_and(|classes| protocol.get_type_ptr() == classes.protocol.bind(py).as_type_ptr())
 }
 
-/// Does what the protocol's `data_received()` would do with all the parts in one, which are not empty, and returns true; or does
-/// nothing and returns false, if it is not plain what that would be. Raises what `data_received()` would raise.
+/// Hands bytes to a protocol: calls its `data_received()`, or [`feed`]s them, unless the loop is in debug mode. Raises what
+/// `data_received()` raises.
+pub(crate) fn data_received(
+    protocol: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyBytes>,
+    debug: bool,
+) -> PyResult<()> {
+    if !debug && is_fed(protocol) && feed(protocol, &[data.as_bytes()])? {
+        return Ok(());
+    }
+    call_method(protocol, intern!(protocol.py(), "data_received"), [data.as_any()]).map(drop)
+}
+
+/// Does what the protocol's `data_received()` would do with all the parts in one, and returns true; or does nothing and returns
+/// false, if it is not plain what that would be. Raises what `data_received()` would raise.
 pub(crate) fn feed(protocol: &Bound<'_, PyAny>, parts: &[impl Deref<Target = [u8]>]) -> PyResult<bool> {
     let py = protocol.py();
     let Some((reader, [eof, buffer, waiter, limit])) =
@@ -105,8 +118,8 @@ pub(crate) fn feed(protocol: &Bound<'_, PyAny>, parts: &[impl Deref<Target = [u8
     };
     let Ok(limit) = limit.extract::<usize>() else { return Ok(false) };
     let length = parts.iter().fold(buffer.len(), |sum, part| sum + part.len());
-    // After the end `feed_data()` raises; and past this length it pauses the transport.
-    if !eof.is(PyBool::new(py, false)) || length > limit.saturating_mul(2) {
+    // After the end `feed_data()` raises; past this length it pauses the transport; and of nothing it does not tell.
+    if !eof.is(PyBool::new(py, false)) || length > limit.saturating_mul(2) || length == buffer.len() {
         return Ok(false);
     }
     bytes::append(buffer, parts)?;
