@@ -224,7 +224,7 @@ impl Connection {
 
     /// The right to call OpenSSL. `None` if a call is under way, out of which Python code was called that has come here.
     pub(crate) fn turn(&self) -> Option<Turn<'_>> {
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(Turn { connection: self })
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| Turn { connection: self })
     }
 
     /// Takes bytes of the peer's.
