@@ -616,3 +616,38 @@ def test_the_first_bytes_meet_a_patched_class() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="on this build asyncio's own functions are called",
+)
+def test_the_first_of_many_clients_is_fed_as_well() -> None:
+    """Instances made before the first bytes arrive leave later ones less room for attributes."""
+    result = program(
+        """
+        import asyncio, socket, sys, whilst
+
+        called = []
+        def profile(frame, event, _argument):
+            if event == "call" and frame.f_code.co_filename == asyncio.streams.__file__:
+                called.append(frame.f_code.co_name)
+
+        async def main():
+            pairs = [socket.socketpair() for _ in range(60)]
+            readers = []
+            for ours, _theirs in pairs:
+                readers.append(await asyncio.open_connection(sock=ours))
+            sys.setprofile(profile)
+            for (_ours, theirs), (reader, _writer) in zip(pairs, readers):
+                theirs.send(b"12")
+                assert await reader.readexactly(2) == b"12"
+            sys.setprofile(None)
+            for (_ours, theirs), (_reader, writer) in zip(pairs, readers):
+                writer.close()
+                theirs.close()
+        whilst.run(main())
+        assert "readexactly" in called and "feed_data" not in called, called
+        """
+    )
+    assert result.returncode == 0, result.stderr
