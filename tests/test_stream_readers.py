@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import tls
 from oracle import error_of_awaiting, handler_notes, program, run, same, socket_pair, turns, until
 
 pytestmark = pytest.mark.usefixtures("driver")
@@ -116,6 +117,48 @@ def test_no_python_function_is_called_in_between(kind: str) -> None:
         sys.setprofile(None)
     assert called
     assert not {"data_received", "feed_data", "_wakeup_waiter"} & set(called), called
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_under_tls(patched: bool) -> None:
+    called: list[Any] = []
+
+    async def main() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(10):
+                writer.write(data)
+            writer.close()
+
+        async with await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls.server_context()) as server:
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(),
+                ssl=tls.client_context(),
+                server_hostname="localhost",
+            )
+            feed_data = noting(called, "feed_data", READER.feed_data)
+            for _ in range(2):
+                with (
+                    mock.patch.object(READER, "feed_data", feed_data) if patched else contextlib.nullcontext()
+                ):
+                    writer.write(b"12345")
+                    assert await reader.readexactly(5) == b"12345"
+            if not patched:
+                calls_of_streams(Connection(reader, writer, None), called)
+                writer.write(b"12345")
+                assert await reader.readexactly(5) == b"12345"
+                sys.setprofile(None)
+            writer.close()
+            await writer.wait_closed()
+
+    try:
+        run(main())
+    finally:
+        sys.setprofile(None)
+    if patched:
+        assert called == [("feed_data", b"12345")] * 4
+    elif not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert called
+        assert not {"data_received", "feed_data", "_wakeup_waiter"} & set(called), called
 
 
 def test_in_debug_mode_asyncios_functions_are_called() -> None:
@@ -573,3 +616,38 @@ def test_the_first_bytes_meet_a_patched_class() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="on this build asyncio's own functions are called",
+)
+def test_the_first_of_many_clients_is_fed_as_well() -> None:
+    """Instances made before the first bytes arrive leave later ones less room for attributes."""
+    result = program(
+        """
+        import asyncio, socket, sys, whilst
+
+        called = []
+        def profile(frame, event, _argument):
+            if event == "call" and frame.f_code.co_filename == asyncio.streams.__file__:
+                called.append(frame.f_code.co_name)
+
+        async def main():
+            pairs = [socket.socketpair() for _ in range(60)]
+            readers = []
+            for ours, _theirs in pairs:
+                readers.append(await asyncio.open_connection(sock=ours))
+            sys.setprofile(profile)
+            for (_ours, theirs), (reader, _writer) in zip(pairs, readers):
+                theirs.send(b"12")
+                assert await reader.readexactly(2) == b"12"
+            sys.setprofile(None)
+            for (_ours, theirs), (_reader, writer) in zip(pairs, readers):
+                writer.close()
+                theirs.close()
+        whilst.run(main())
+        assert "readexactly" in called and "feed_data" not in called, called
+        """
+    )
+    assert result.returncode == 0, result.stderr

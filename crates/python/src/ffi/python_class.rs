@@ -53,34 +53,34 @@ pub(crate) fn globals<'a, 'py>(function: &'a Bound<'py, PyFunction>) -> pyo3::Bo
     unsafe { pyo3::Borrowed::from_ptr(function.py(), ffi::PyFunction_GetGlobals(function.as_ptr())) }
 }
 
-/// Where the instances of a class keep the attributes of `KNOWN` names, of which the first `READ` are to be read.
-pub(crate) struct Layout<const READ: usize, const KNOWN: usize> {
+/// Where the instances of a class keep the attributes of known names, of which the first `READ` are to be read.
+pub(crate) struct Layout<const READ: usize> {
     class: Py<PyType>,
-    places: [u8; KNOWN],
+    places: Vec<u8>,
 }
 
-impl<const READ: usize, const KNOWN: usize> Layout<READ, KNOWN> {
+impl<const READ: usize> Layout<READ> {
     /// Learns the places from an instance made for it, on which `__init__` is not called; `None` if this Python has another layout
-    /// than the known ones, or the class another kind of instances.
-    pub(crate) fn learn(class: &Bound<'_, PyType>, names: [&str; KNOWN]) -> PyResult<Option<Self>> {
-        const { assert!(READ <= KNOWN) };
+    /// than the known ones, or the class another kind of instances. (Among them one whose instances have no room for all the names: where
+    /// many were made before, they have little more than those had.)
+    pub(crate) fn learn(class: &Bound<'_, PyType>, names: &[&str]) -> PyResult<Option<Self>> {
+        assert!(READ <= names.len());
         let py = class.py();
         if cfg!(Py_GIL_DISABLED) || py.version_info() >= (3, 16) {
             return Ok(None);
         }
         let instance = py.get_type::<PyAny>().call_method1("__new__", (class,))?;
-        let mut markers = Vec::with_capacity(KNOWN);
-        for name in names {
+        let mut markers = Vec::with_capacity(names.len());
+        for &name in names {
             let marker = PyList::empty(py).into_any();
             instance.setattr(name, &marker)?;
             markers.push(marker);
         }
         let places = find(&instance, &markers);
         // As if nothing had ever been set, for a `__del__` of the class.
-        for name in names {
+        for &name in names {
             instance.delattr(name)?;
         }
-        let places = places.and_then(|places| places.try_into().ok());
         Ok(places.map(|places| Self { class: class.clone().unbind(), places }))
     }
 
@@ -99,7 +99,7 @@ impl<const READ: usize, const KNOWN: usize> Layout<READ, KNOWN> {
         unsafe {
             let values = Values::of(object.as_ptr())?;
             let mut count = 0;
-            for place in self.places {
+            for &place in &self.places {
                 count += usize::from(!(*values.array.add(usize::from(place))).is_null());
             }
             if count != values.count {

@@ -12,7 +12,7 @@ use std::ops::Deref;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyByteArray, PyFunction, PyInt, PyType, PyWeakrefReference};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyFunction, PyInt, PyType, PyWeakrefReference};
 
 use crate::ffi::bytes;
 use crate::ffi::call::{call, call_method};
@@ -20,7 +20,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::ffi::python_class::{Layout, code, globals, has_plain_attributes, version};
 
-/// The attributes of a `StreamReaderProtocol` (Python 3.11 to 3.15).
+/// The attributes of a `StreamReaderProtocol` (Python 3.11 to 3.15). The last [two](SOMETIMES) not every instance has.
 const PROTOCOL_ATTRIBUTES: [&str; 14] = [
     "_stream_reader_wr",
     "_loop",
@@ -28,15 +28,18 @@ const PROTOCOL_ATTRIBUTES: [&str; 14] = [
     "_drain_waiters",
     "_connection_lost",
     "_source_traceback",
-    "_strong_reader",
     "_reject_connection",
-    "_stream_writer",
     "_task",
     "_transport",
     "_client_connected_cb",
     "_over_ssl",
     "_closed",
+    "_strong_reader",
+    "_stream_writer",
 ];
+
+/// How many attributes of a `StreamReaderProtocol` some instances do not have.
+const SOMETIMES: usize = 2;
 
 /// The attributes of a `StreamReader` (Python 3.11 to 3.15).
 const READER_ATTRIBUTES: [&str; 8] =
@@ -72,8 +75,8 @@ struct Known {
 
 /// Classes as they ought to be.
 struct Shape {
-    protocol: Layout<1, { PROTOCOL_ATTRIBUTES.len() }>,
-    reader: Layout<4, { READER_ATTRIBUTES.len() }>,
+    protocol: Layout<1>,
+    reader: Layout<4>,
     /// The four functions, with their code.
     functions: [(Py<PyFunction>, Py<PyAny>); 4],
 }
@@ -91,8 +94,21 @@ pub(crate) fn is_fed(protocol: &Bound<'_, PyAny>) -> bool {
             .is_some_and(|classes| protocol.get_type_ptr() == classes.protocol.bind(py).as_type_ptr())
 }
 
-/// Does what the protocol's `data_received()` would do with all the parts in one, which are not empty, and returns true; or does
-/// nothing and returns false, if it is not plain what that would be. Raises what `data_received()` would raise.
+/// Hands bytes to a protocol: calls its `data_received()`, or [`feed`]s them, unless the loop is in debug mode. Raises what
+/// `data_received()` raises.
+pub(crate) fn data_received(
+    protocol: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyBytes>,
+    debug: bool,
+) -> PyResult<()> {
+    if !debug && is_fed(protocol) && feed(protocol, &[data.as_bytes()])? {
+        return Ok(());
+    }
+    call_method(protocol, intern!(protocol.py(), "data_received"), [data.as_any()]).map(drop)
+}
+
+/// Does what the protocol's `data_received()` would do with all the parts in one, and returns true; or does nothing and returns
+/// false, if it is not plain what that would be. Raises what `data_received()` would raise.
 pub(crate) fn feed(protocol: &Bound<'_, PyAny>, parts: &[impl Deref<Target = [u8]>]) -> PyResult<bool> {
     let py = protocol.py();
     let Some((reader, [eof, buffer, waiter, limit])) =
@@ -105,8 +121,8 @@ pub(crate) fn feed(protocol: &Bound<'_, PyAny>, parts: &[impl Deref<Target = [u8
     };
     let Ok(limit) = limit.extract::<usize>() else { return Ok(false) };
     let length = parts.iter().fold(buffer.len(), |sum, part| sum + part.len());
-    // After the end `feed_data()` raises; and past this length it pauses the transport.
-    if !eof.is(PyBool::new(py, false)) || length > limit.saturating_mul(2) {
+    // After the end `feed_data()` raises; past this length it pauses the transport; and of nothing it does not tell.
+    if !eof.is(PyBool::new(py, false)) || length > limit.saturating_mul(2) || length == buffer.len() {
         return Ok(false);
     }
     bytes::append(buffer, parts)?;
@@ -167,7 +183,7 @@ impl Classes {
         let py = protocol.py();
         let mut versions = self.versions(py);
         if versions.is_none() || self.known.with(py, |known| known.versions != versions) {
-            versions = self.examine(py);
+            versions = self.examine(protocol);
         }
         self.known.with(py, |known| {
             let shape = known.shape.as_ref()?;
@@ -181,10 +197,11 @@ impl Classes {
         Some([version(self.protocol.bind(py))?, version(self.reader.bind(py))?])
     }
 
-    /// Looks at the classes anew. Returns their versions.
+    /// Looks at the classes anew, on the occasion of an instance. Returns their versions.
     #[cold]
-    fn examine(&self, py: Python<'_>) -> Option<[u32; 2]> {
-        let shape = Shape::find(self.protocol.bind(py), self.reader.bind(py)).ok().flatten();
+    fn examine(&self, instance: &Bound<'_, PyAny>) -> Option<[u32; 2]> {
+        let py = instance.py();
+        let shape = Shape::find(self.protocol.bind(py), self.reader.bind(py), instance).ok().flatten();
         // The look has given them numbers, if they had none.
         let versions = self.versions(py)?;
         let known = Known { versions: Some(versions), shape };
@@ -195,7 +212,11 @@ impl Classes {
 
 impl Shape {
     /// What the classes are like, if they are as they ought to be.
-    fn find(protocol: &Bound<'_, PyType>, reader: &Bound<'_, PyType>) -> PyResult<Option<Self>> {
+    fn find(
+        protocol: &Bound<'_, PyType>,
+        reader: &Bound<'_, PyType>,
+        instance: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Self>> {
         static PROPERTY: Import = Import::new("builtins", "property");
         let py = protocol.py();
         if !has_plain_attributes(protocol) || !has_plain_attributes(reader) {
@@ -235,8 +256,20 @@ impl Shape {
             found.push((function.unbind(), code.unbind()));
         }
         let Ok(functions) = found.try_into() else { return Ok(None) };
-        let Some(protocol) = Layout::learn(protocol, PROTOCOL_ATTRIBUTES)? else { return Ok(None) };
-        let Some(reader) = Layout::learn(reader, READER_ATTRIBUTES)? else { return Ok(None) };
+        let mut layout = Layout::learn(protocol, &PROTOCOL_ATTRIBUTES)?;
+        if layout.is_none() {
+            // A program of clients may have made so many that there is no room for what only servers' have.
+            let (always, sometimes) = PROTOCOL_ATTRIBUTES.split_at(PROTOCOL_ATTRIBUTES.len() - SOMETIMES);
+            let mut names = always.to_vec();
+            for &name in sometimes {
+                if instance.hasattr(name)? {
+                    names.push(name);
+                }
+            }
+            layout = Layout::learn(protocol, &names)?;
+        }
+        let Some(protocol) = layout else { return Ok(None) };
+        let Some(reader) = Layout::learn(reader, &READER_ATTRIBUTES)? else { return Ok(None) };
         Ok(Some(Self { protocol, reader, functions }))
     }
 
