@@ -9,6 +9,9 @@ use pyo3::types::PyBytes;
 /// A buffer that can be written to, held until dropped.
 pub(crate) struct WritableBuffer(View);
 
+/// A buffer that is only read, held until dropped.
+pub(crate) struct ReadableBuffer(View);
+
 /// A held buffer. In a box, since exporters may rely on where it is.
 struct View(Box<ffi::Py_buffer>);
 
@@ -61,6 +64,23 @@ impl WritableBuffer {
         // SAFETY: contiguous writable memory of that length, held for as long as `self` lives. No Python code runs while the slice
         // lives; what other threads do to it at the same time, on builds without a GIL, is what they do to `recv_into`'s.
         unsafe { std::slice::from_raw_parts_mut(self.0.0.buf.cast::<u8>(), self.0.length()) }
+    }
+}
+
+impl ReadableBuffer {
+    /// The memory behind `object`. Raises `BufferError` if it is not contiguous, `TypeError` if there is none.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        View::of(object, ffi::PyBUF_SIMPLE).map(Self)
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes<'a>(&'a self, _py: Python<'a>) -> &'a [u8] {
+        if self.0.length() == 0 {
+            return &[];
+        }
+        // SAFETY: contiguous memory of that length, held for as long as `self` lives. No Python code runs while the slice lives; what
+        // other threads do to it at the same time, on builds without a GIL, is what they do to `send`'s.
+        unsafe { std::slice::from_raw_parts(self.0.0.buf.cast::<u8>(), self.0.length()) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 unsafe extern "C" {
     /// <https://docs.python.org/3/c-api/bytes.html#c._PyBytes_Resize>, which PyO3 leaves out.
@@ -41,6 +41,26 @@ pub(crate) fn concat<'py>(
         }
         Ok(object.cast_into_unchecked())
     }
+}
+
+/// Appends all the parts to a `bytearray`, as its `extend()` does. Raises `BufferError` if somebody looks at its memory.
+#[inline]
+pub(crate) fn append(
+    object: &Bound<'_, PyByteArray>,
+    parts: &[impl std::ops::Deref<Target = [u8]>],
+) -> PyResult<()> {
+    let length = object.len();
+    let whole = parts.iter().fold(length, |sum, part| sum + part.len());
+    object.resize(whole)?;
+    // SAFETY: the object has `whole` bytes since just now, and no Python code runs until the new ones are filled.
+    unsafe {
+        let mut place = object.data().add(length);
+        for part in parts {
+            std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            place = place.add(part.len());
+        }
+    }
+    Ok(())
 }
 
 /// A `bytes` object that is being filled and that nobody else has seen yet.

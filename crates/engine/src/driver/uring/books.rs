@@ -99,7 +99,7 @@ impl<P> Books<P> {
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> Operation {
-        self.receives |= matches!(waiting.purpose, Purpose::Receive);
+        self.receives |= matches!(waiting.purpose, Purpose::Receive { direct: false });
         let number = self.operations.insert(Registered { waiting, state: State::Queued, cancelled: false });
         self.to_arm.push(number);
         number
@@ -112,9 +112,13 @@ impl<P> Books<P> {
     }
 
     /// Notes that a watched descriptor is ready.
-    pub(super) fn watched(&self, number: Operation, completions: &mut Vec<Completion<P>>) {
-        if let Some(operation) = self.operations.get(number) {
-            completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
+    pub(super) fn watched(&mut self, number: Operation, completions: &mut Vec<Completion<P>>) {
+        let Some(Waiting { key, purpose, .. }) = self.operations.get(number).map(|it| it.waiting) else {
+            return;
+        };
+        completions.push(Completion { key, event: Event::Ready });
+        if purpose.once() {
+            self.unwatch(number);
         }
     }
 
@@ -156,7 +160,7 @@ impl<P> Books<P> {
         } else {
             let waiting = operation.waiting;
             self.operations.remove(number);
-            if let Purpose::Receive = waiting.purpose {
+            if let Purpose::Receive { .. } = waiting.purpose {
                 self.kept.push(received(waiting.key, Received::Stopped));
             }
         }
@@ -246,7 +250,7 @@ impl<P> Books<P> {
             // A peer that has given up in the queue.
             libc::ECONNABORTED => matches!(purpose, Purpose::Accept { .. }),
             // Of a receive it says that no buffer was left; of an accept, that memory is short.
-            libc::ENOBUFS => matches!(purpose, Purpose::Receive),
+            libc::ENOBUFS => matches!(purpose, Purpose::Receive { direct: false }),
             _ => false,
         };
         if !goes_on {
@@ -255,7 +259,7 @@ impl<P> Books<P> {
         let mut ended = false;
         match purpose {
             // The ring has none.
-            Purpose::Watch(_) => {}
+            Purpose::Watch(_) | Purpose::WatchOnce(_) => {}
             Purpose::Accept { .. } if result >= 0 => {
                 // SAFETY: the kernel has just made this descriptor, for whoever takes the completion.
                 let connection = unsafe { OwnedFd::from_raw_fd(result) };
@@ -267,7 +271,16 @@ impl<P> Books<P> {
                     completions.push(Completion { key, event: Event::Accepted(Err(error)) });
                 }
             }
-            Purpose::Receive => {
+            Purpose::Receive { direct: true } => {
+                if result >= 0 {
+                    completions.push(received(key, Received::Waiting));
+                } else if !passing {
+                    ended = true;
+                    let error = io::Error::from_raw_os_error(-result);
+                    completions.push(received(key, Received::Failed(error)));
+                }
+            }
+            Purpose::Receive { direct: false } => {
                 let buffer = cqueue::buffer_select(entry.flags()).zip(pool);
                 match usize::try_from(result) {
                     Ok(length @ 1..) => {
@@ -301,7 +314,7 @@ impl<P> Books<P> {
             self.operations.remove(number);
         } else if cancelled {
             self.operations.remove(number);
-            if let Purpose::Receive = purpose {
+            if let Purpose::Receive { .. } = purpose {
                 completions.push(received(key, Received::Stopped));
             }
         } else if let Some(operation) = self.operations.get_mut(number) {

@@ -75,8 +75,12 @@ pub(crate) struct State {
     waiting: bool,
     /// A delivery is queued.
     announced: bool,
-    /// The last read was a large one.
+    /// How many bytes the last read has brought.
+    last_read: u32,
+    /// Much comes in: the receive operation is one where the bytes are read here, whatever the driver.
     bulk: bool,
+    /// How many reads in succession were small ones.
+    small_reads: u8,
 
     outgoing: Outgoing,
     /// In the loop's list of streams that have something to send.

@@ -30,6 +30,10 @@ use crate::transport::outgoing::{Outgoing, STREAM_BYTES, check_bytes};
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 pub(crate) const SILENT_WRITES: u32 = 5;
 
+/// So many bytes are sent at once: they are in the processor's cache now, and may not be any more when the iteration ends. To gather
+/// them with others would save less.
+const LARGE: usize = 32 * 1024;
+
 /// What follows from a write.
 enum Written {
     /// Nothing more.
@@ -119,7 +123,7 @@ impl Stream {
             pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
             if state.room.is_some() {
                 Written::Done
-            } else if state.outgoing.len() > state.marks.high {
+            } else if state.outgoing.len() > state.marks.high || state.outgoing.len() >= LARGE {
                 Written::Send
             } else if std::mem::replace(&mut state.listed, true) {
                 Written::Done
