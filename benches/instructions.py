@@ -113,7 +113,7 @@ def count(loop: str, rows: list[str]) -> dict[str, float | str]:
         command += [sys.executable, str(HERE / "counted.py"), loop]
         command += [f"{row}={OPERATIONS[row]}" for row in rows]
         # Hashes are made alike, so that dictionaries have the same collisions in every run.
-        environment = {**os.environ, **LOOPS[loop].environment, "PYTHONHASHSEED": "0"}
+        environment = {**os.environ, **LOOPS[loop].environment, "PYTHONHASHSEED": "0", "TMPDIR": directory}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False

@@ -31,6 +31,16 @@ Loop.__module__ = "whilst"
 STEPS_OF_CONNECTING = {name: getattr(Loop, name) for name in STEPS}
 
 
-def new_event_loop() -> Loop:
-    """Return a new event loop; for wherever a ``loop_factory`` is asked for."""
-    return Loop()
+def new_event_loop(*, busy_poll: float = 0.0) -> Loop:
+    """Return a new event loop; for wherever a ``loop_factory`` is asked for.
+
+    *busy_poll* is the loop's attribute of this name. Raises ValueError if it is negative or NaN, TypeError if it is no number.
+    """
+    loop = Loop()
+    if busy_poll != 0.0:
+        try:
+            loop.busy_poll = busy_poll
+        except BaseException:
+            loop.close()
+            raise
+    return loop

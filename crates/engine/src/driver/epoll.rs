@@ -23,7 +23,7 @@ pub(super) struct Epoll {
     /// Operations that could not be registered when they came over from another backend.
     refused: Vec<(Waiting, io::Error)>,
     /// How many waits there were.
-    waits: u64,
+    waits: u32,
 }
 
 impl Epoll {
@@ -47,6 +47,12 @@ impl Epoll {
                 self.refused.push((waiting, error));
             }
         }
+    }
+
+    /// Whether there is nothing to poll for and nothing to tell.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.operations.is_empty() && self.stopped.is_empty() && self.refused.is_empty()
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
@@ -91,7 +97,7 @@ impl Epoll {
             waker.consume();
             return Ok(());
         }
-        self.waits += 1;
+        self.waits = self.waits.wrapping_add(1);
         let Self { readiness, operations, waits, .. } = self;
         readiness.wait(timeout, waker, |number| {
             if let Some(waiting) = operations.get_mut(number) {
@@ -122,7 +128,7 @@ impl Epoll {
 }
 
 /// Does what an operation is for, now that the wait of this number has found its descriptor ready.
-fn fulfil<P>(waiting: &mut Waiting, wait: u64, completions: &mut Vec<Completion<P>>) {
+fn fulfil<P>(waiting: &mut Waiting, wait: u32, completions: &mut Vec<Completion<P>>) {
     let key = waiting.key;
     match &mut waiting.purpose {
         Purpose::Watch(_) | Purpose::WatchOnce(_) => {
@@ -133,7 +139,7 @@ fn fulfil<P>(waiting: &mut Waiting, wait: u64, completions: &mut Vec<Completion<
         }
         Purpose::Accept { burst, pace } => {
             // Where connections come one by one, none is behind the first; but a second wait in a row says that they do not.
-            let looks_further = !pace.alone || pace.wait + 1 == wait;
+            let looks_further = !pace.alone || pace.wait.wrapping_add(1) == wait;
             let begin = completions.len();
             let accepted = accept(waiting.fd, if looks_further { *burst } else { 1 });
             completions.extend(accepted.map(|result| Completion { key, event: Event::Accepted(result) }));
@@ -146,7 +152,7 @@ fn fulfil<P>(waiting: &mut Waiting, wait: u64, completions: &mut Vec<Completion<
 ///
 /// A failure after the first connection is not passed on: the kernel looks for a free descriptor before it
 /// looks for a connection, so the failure may be for none. If there is one it fails at the next wait.
-fn accept(fd: RawFd, burst: usize) -> impl Iterator<Item = io::Result<OwnedFd>> {
+fn accept(fd: RawFd, burst: u32) -> impl Iterator<Item = io::Result<OwnedFd>> {
     let mut left = burst.max(1);
     let mut first = true;
     std::iter::from_fn(move || {

@@ -14,8 +14,10 @@ pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
+pub(crate) mod waiting;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
@@ -33,6 +36,8 @@ use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
+use self::waiting::Patience;
+use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
@@ -40,6 +45,28 @@ use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
+
+/// Something for each of some descriptors.
+pub(crate) type DescriptorMap<T> = HashMap<RawFd, T, BuildHasherDefault<DescriptorHasher>>;
+
+/// Spreads descriptors, small numbers that the kernel chooses, over a table: no program can make them collide.
+#[derive(Default)]
+pub(crate) struct DescriptorHasher(u64);
+
+impl Hasher for DescriptorHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = (self.0 << 8) ^ u64::from(*byte));
+    }
+
+    fn write_i32(&mut self, descriptor: i32) {
+        // The golden ratio's bits (Fibonacci hashing), for the table looks at the upper ones, too.
+        self.0 = u64::from(descriptor.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// What one iteration runs.
 pub(crate) enum Work {
@@ -78,19 +105,23 @@ pub(crate) struct State {
     /// Lent out while the loop waits: who finds none then is on another thread. In a box, since it is large and goes to and fro.
     pub(crate) driver: Option<Box<Driver<Outgoing>>>,
     /// The readers and writers by descriptor.
-    pub(crate) watches: HashMap<RawFd, Watches>,
+    pub(crate) watches: DescriptorMap<Watches>,
     /// The open transports by descriptor, so that `add_reader` cannot take their events away.
-    pub(crate) transports: HashMap<RawFd, Key>,
+    pub(crate) transports: DescriptorMap<Key>,
     /// The listening sockets by descriptor.
-    pub(crate) acceptors: HashMap<RawFd, Key>,
+    pub(crate) acceptors: DescriptorMap<Key>,
     /// The streams that have something to send when the iteration ends.
     pub(crate) unsent: Vec<Object<Stream>>,
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
+    /// Memory of a `sock_recv` that it was not needed for.
+    spare_bytes: Option<Unfinished>,
     /// What other threads have asked to be watched while the driver was lent out.
     watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
+    /// A copy of a context that waiting callbacks share, which nobody ever enters.
+    shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -101,15 +132,22 @@ pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
+    patience: Guarded<Patience>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Many callbacks have been queued in this iteration.
+    many_ready: AtomicBool,
+    /// Many timers wait.
+    many_timers: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
     current_handle: Guarded<Option<Py<PyAny>>>,
+    /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
+    future_keywords: Guarded<Option<Py<PyDict>>>,
     driver_name: &'static str,
 }
 
@@ -141,22 +179,28 @@ impl LoopCore {
                 timers: Timers::new(),
                 registry: Registry::default(),
                 driver: Some(Box::new(driver)),
-                watches: HashMap::new(),
-                transports: HashMap::new(),
-                acceptors: HashMap::new(),
+                watches: DescriptorMap::default(),
+                transports: DescriptorMap::default(),
+                acceptors: DescriptorMap::default(),
                 unsent: Vec::new(),
                 scratch: Vec::new(),
+                spare_bytes: None,
                 watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
+                shared_context: None,
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
+            patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            many_ready: AtomicBool::new(false),
+            many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
+            future_keywords: Guarded::new(None),
             driver_name,
         })
     }
@@ -207,6 +251,7 @@ impl LoopCore {
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
+            state.shared_context.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
         self.inbox.for_each(|work| match work {
@@ -216,6 +261,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
 
@@ -223,6 +269,7 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        drop(self.future_keywords.with(py, Option::take));
     }
 }
 
@@ -249,6 +296,7 @@ impl LoopCore {
         self.take_inbox(py);
         let waits = self.state.with(py, |state| {
             state.ready.push(work);
+            self.note_how_many(state);
             state.driver.is_none()
         });
         if waits {
@@ -343,6 +391,7 @@ impl LoopCore {
                     std::mem::take(&mut state.transports),
                     std::mem::take(&mut state.acceptors),
                     std::mem::take(&mut state.unsent),
+                    state.shared_context.take(),
                     state.driver.take(),
                 ),
             )

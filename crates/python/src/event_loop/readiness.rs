@@ -155,8 +155,17 @@ pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 impl LoopCore {
     /// The descriptor behind `fd`, which must not belong to an open transport.
     pub(super) fn free_descriptor(this: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-        let py = this.py();
         let number = descriptor(fd)?;
+        Self::check_no_transport(this, number, fd).map(|()| number)
+    }
+
+    /// Raises `RuntimeError` if the descriptor, which the program knows as `fd`, belongs to an open transport.
+    pub(super) fn check_no_transport(
+        this: &Bound<'_, Self>,
+        number: RawFd,
+        fd: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = this.py();
         let transport = this.get().state.with(py, |state| {
             let key = *state.transports.get(&number)?;
             match state.registry.get(key)? {
@@ -180,7 +189,7 @@ impl LoopCore {
                 fd.repr()?,
                 transport.bind(py).repr()?
             ))),
-            _ => Ok(number),
+            _ => Ok(()),
         }
     }
 

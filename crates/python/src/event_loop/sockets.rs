@@ -5,7 +5,7 @@
 
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
@@ -25,6 +25,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::plain_socket::plain_descriptor;
+use crate::handle::ends_the_run;
 use crate::transport::socket;
 
 /// Adds the methods of this file to the class.
@@ -72,8 +73,11 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The largest receive for which the bytes stop over on the stack, so that the `bytes` object is made for what they are. A larger one
-/// goes straight into an object of its size, which is cut.
+/// goes straight into an object of its size, which is cut, unless little has come.
 const STOPOVER: usize = 4096;
+
+/// The largest memory for a receive that the loop keeps for the next one when nothing, or little, has come.
+const LARGEST_SPARE: usize = 1 << 18;
 
 /// The largest receive that is made here. For more, memory may fail, which is CPython's to say.
 const LARGEST: usize = 1 << 26;
@@ -88,10 +92,13 @@ fn two<'a, 'py>(
     arguments: &Arguments<'a, 'py>,
     function: &str,
 ) -> PyResult<(&'a Bound<'py, PyAny>, &'a Bound<'py, PyAny>)> {
-    match arguments.take(function, ["sock", "value"], 2)? {
-        [Some(sock), Some(value)] => Ok((sock, value)),
-        _ => unreachable!("both are required"),
+    if arguments.len() == 2
+        && !arguments.has_keywords()
+        && let (Some(sock), Some(value)) = (arguments.get(0), arguments.get(1))
+    {
+        return Ok((sock, value));
     }
+    Err(PyTypeError::new_err(format!("{function}() takes two arguments")))
 }
 
 /// The descriptor of a socket that can be read and written here, without asking it. In debug mode there are checks that come first.
@@ -112,7 +119,15 @@ fn try_receive(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
             let mut memory = [std::mem::MaybeUninit::uninit(); STOPOVER];
             socket::receive_uninit(fd, &mut memory[..count]).map(|data| PyBytes::new(py, data))
         } else {
-            bytes::filled(py, count, |memory| socket::receive_uninit(fd, memory))
+            let core = this.get();
+            let mut spare = core.state.with(py, |state| state.spare_bytes.take());
+            let received =
+                bytes::filled_or_spared(py, &mut spare, count, |memory| socket::receive_uninit(fd, memory));
+            if count <= LARGEST_SPARE {
+                let replaced = core.state.with(py, |state| std::mem::replace(&mut state.spare_bytes, spare));
+                drop(replaced);
+            }
+            received
         };
         return match received {
             Ok(data) => Ok(data.into_any().unbind()),
@@ -177,7 +192,7 @@ fn writable(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResul
 /// and ends with it whatever ends it: readiness, `cancel()`, or an exception that is thrown into the coroutine.
 ///
 /// [`asyncio.isfuture`]: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture
-#[pyclass(frozen, freelist = 64, module = "whilst._whilst")]
+#[pyclass(frozen, module = "whilst._whilst")]
 pub(crate) struct SocketWait {
     event_loop: Py<LoopCore>,
     fd: RawFd,
@@ -213,9 +228,12 @@ impl SocketWait {
         interest: Interest,
     ) -> PyResult<Py<PyAny>> {
         let py = this.py();
-        let [sock] = arguments.take("wait", ["sock"], 1)?;
-        let number = descriptor(sock.expect("required"))?;
-        let fd = LoopCore::free_descriptor(this, number.into_pyobject(py)?.as_any())?;
+        let [Some(sock)] = arguments.take("wait", ["sock"], 1)? else { unreachable!("it is required") };
+        let fd = match plain_descriptor(sock)? {
+            Some(fd) => fd,
+            None => descriptor(sock)?,
+        };
+        LoopCore::check_no_transport(this, fd, fd.into_pyobject(py)?.as_any())?;
         let state = State { stage: Stage::New, callback: None, more_callbacks: Vec::new(), blocking: false };
         let wait = Self { event_loop: this.clone().unbind(), fd, interest, state: Guarded::new(state) };
         Ok(Py::new(py, wait)?.into_any())
@@ -230,18 +248,22 @@ impl SocketWait {
             return Ok(());
         };
         drop(ended);
-        let (callback, more) = wait.state.with(py, |state| {
-            state.stage = Stage::Ready;
-            (state.callback.take(), std::mem::take(&mut state.more_callbacks))
+        let (before, callback, more) = wait.state.with(py, |state| {
+            let before = std::mem::replace(&mut state.stage, Stage::Ready);
+            (before, state.callback.take(), std::mem::take(&mut state.more_callbacks))
         });
+        drop(before);
+        let mut callbacks = callback.into_iter().chain(more);
         if event_loop.get().is_debug() {
             // So that what takes long is reported as a handle's callback.
-            return Self::schedule(this, event_loop, callback.into_iter().chain(more));
+            return Self::schedule(this, event_loop, callbacks);
         }
-        for (callback, context) in callback.into_iter().chain(more) {
+        while let Some((callback, context)) = callbacks.next() {
             let callback = callback.bind(py);
             if let Err(error) = in_context(context.bind(py), || call(callback, [this.as_any()])) {
-                if crate::handle::ends_the_run(py, &error) {
+                if ends_the_run(py, &error) {
+                    // The others have their turn in the next run.
+                    Self::schedule(this, event_loop, callbacks)?;
                     return Err(error);
                 }
                 LoopCore::report(event_loop, &format!("Exception in callback {}", callback.repr()?), error)?;
@@ -328,7 +350,8 @@ impl SocketWait {
             return Ok(None);
         }
         if !is_new {
-            if wait.is_pending(py) {
+            if wait.end(py, Stage::Over) {
+                // Whoever runs the coroutine has not waited, and gets no second chance.
                 return Err(PyRuntimeError::new_err("await wasn't used with future"));
             }
             return wait.check_over(py).map(|()| None);
@@ -513,8 +536,13 @@ impl SocketWait {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let taken =
-            self.state.with(py, |state| (state.callback.take(), std::mem::take(&mut state.more_callbacks)));
+        let taken = self.state.with(py, |state| {
+            let message = match &mut state.stage {
+                Stage::Cancelled(message) => message.take(),
+                _ => None,
+            };
+            (message, state.callback.take(), std::mem::take(&mut state.more_callbacks))
+        });
         drop(taken);
     }
 }

@@ -102,21 +102,64 @@ impl Unfinished {
     }
 }
 
+impl Unfinished {
+    fn capacity(&self) -> usize {
+        // SAFETY: a live `bytes` object.
+        unsafe { ffi::Py_SIZE(self.0.as_ptr()).cast_unsigned() }
+    }
+
+    /// Has `fill` put something into the beginning of the memory, and returns it.
+    fn fill(
+        &mut self,
+        fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
+    ) -> io::Result<&mut [u8]> {
+        let capacity = self.capacity();
+        // SAFETY: the bytes of an object that nobody else has seen, lent out as memory that is not initialized.
+        unsafe {
+            let memory = ffi::PyBytes_AS_STRING(self.0.as_ptr()).cast::<MaybeUninit<u8>>().cast_mut();
+            let filled = fill(std::slice::from_raw_parts_mut(memory, capacity))?;
+            assert!(
+                filled.as_ptr() == memory.cast() && filled.len() <= capacity,
+                "the memory that was given"
+            );
+            Ok(filled)
+        }
+    }
+}
+
 /// A `bytes` object of what `fill` has put into the beginning of its memory, which is of `capacity` bytes, above 0.
 pub(crate) fn filled(
     py: Python<'_>,
     capacity: usize,
     fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
 ) -> io::Result<Bound<'_, PyBytes>> {
-    let object = Unfinished::new(py, capacity).map_err(out_of_memory)?;
-    // SAFETY: the bytes of an object that nobody else has seen, lent out as memory that is not initialized.
-    let count = unsafe {
-        let memory = ffi::PyBytes_AS_STRING(object.0.as_ptr()).cast::<MaybeUninit<u8>>().cast_mut();
-        let filled = fill(std::slice::from_raw_parts_mut(memory, capacity))?;
-        assert!(filled.as_ptr() == memory.cast() && filled.len() <= capacity, "the memory that was given");
-        filled.len()
-    };
+    let mut object = Unfinished::new(py, capacity).map_err(out_of_memory)?;
+    let count = object.fill(fill)?.len();
     object.finish(py, count).map_err(out_of_memory)
+}
+
+/// As [`filled`], for memory that is often filled to a small part or not at all: then the result is an object made for what there is,
+/// and the memory is left in `spare`, for the next call that asks for as much.
+pub(crate) fn filled_or_spared<'py>(
+    py: Python<'py>,
+    spare: &mut Option<Unfinished>,
+    capacity: usize,
+    fill: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>,
+) -> io::Result<Bound<'py, PyBytes>> {
+    let mut object = match spare.take() {
+        Some(object) if object.capacity() == capacity => object,
+        _ => Unfinished::new(py, capacity).map_err(out_of_memory)?,
+    };
+    let data = match object.fill(fill) {
+        Ok(data) if data.len() > capacity / 4 => {
+            let count = data.len();
+            return object.finish(py, count).map_err(out_of_memory);
+        }
+        Ok(data) => Ok(PyBytes::new(py, data)),
+        Err(error) => Err(error),
+    };
+    *spare = Some(object);
+    data
 }
 
 /// The error in the place of the exception for want of memory.

@@ -493,6 +493,35 @@ unsafe extern "C" fn dealloc<T: Instance>(object: *mut ffi::PyObject) {
     unsafe { trampoline::inquiry::<Body<T>>(object) };
 }
 
+impl<T: Instance> Object<T> {
+    /// Lets go of an instance that most likely nobody else holds, and whose references are mostly gone: as dropping it, by a
+    /// shorter way.
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[inline]
+    pub(crate) fn discard(self, py: Python<'_>) {
+        const { assert!(T::DISMANTLES && !T::FINALIZES) };
+        // SAFETY: a live instance.
+        let referred = unsafe { has_weak_references::<T>(self.0.as_ptr()) };
+        if referred || !self.is_unshared(py) || self.is_tracked() {
+            return self.0.drop_ref(py);
+        }
+        // SAFETY: the last reference is this one, which is given up, and the collector does not know the instance.
+        unsafe { destroy::<T>(self.0.into_ptr()) }
+    }
+}
+
+/// True if there are weak references to an instance.
+///
+/// # Safety
+///
+/// `object` is an instance of the class of `T`.
+#[inline]
+unsafe fn has_weak_references<T: Instance>(object: *mut ffi::PyObject) -> bool {
+    let place = T::class().weak_references.load(Ordering::Relaxed);
+    // SAFETY: by the contract above, and CPython keeps the list there.
+    place != 0 && unsafe { !(*object.byte_offset(place).cast::<*mut ffi::PyObject>()).is_null() }
+}
+
 /// The part of [`dealloc`] that may destroy other objects.
 ///
 /// # Safety
@@ -502,10 +531,7 @@ unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
     // SAFETY: by the contract above; the class goes last, for the instance's layout is its.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        let weak_references = T::class().weak_references.load(Ordering::Relaxed);
-        if weak_references != 0
-            && !(*object.byte_offset(weak_references).cast::<*mut ffi::PyObject>()).is_null()
-        {
+        if has_weak_references::<T>(object) {
             ffi::PyObject_ClearWeakRefs(object);
         }
         clear_base::<T>(object);
@@ -534,32 +560,38 @@ const MOST_NESTED: u32 = 50;
 /// As for [`destroy`].
 unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyObject)) {
     type Postponed = Vec<(*mut ffi::PyObject, unsafe fn(*mut ffi::PyObject))>;
-    thread_local! {
-        static NESTED: Cell<u32> = const { Cell::new(0) };
-        // Without a destructor, so that it works to the very end of a thread; it is empty but during the outermost destruction.
-        static POSTPONED: Cell<ManuallyDrop<Postponed>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    struct Nested {
+        depth: Cell<u32>,
+        /// Without a destructor, so that it works to the very end of a thread; it is empty but during the outermost destruction.
+        postponed: Cell<ManuallyDrop<Postponed>>,
+        any: Cell<bool>,
     }
-    let change = |change: &dyn Fn(&mut Postponed)| {
-        POSTPONED.with(|place| {
-            let mut postponed = place.replace(ManuallyDrop::new(Vec::new()));
-            change(&mut postponed);
-            place.set(postponed);
-        });
-    };
+    thread_local! {
+        static NESTED: Nested = const {
+            let postponed = Cell::new(ManuallyDrop::new(Vec::new()));
+            Nested { depth: Cell::new(0), postponed, any: Cell::new(false) }
+        };
+    }
     NESTED.with(|nested| {
-        let depth = nested.get();
+        let change = |change: &dyn Fn(&mut Postponed)| {
+            let mut postponed = nested.postponed.replace(ManuallyDrop::new(Vec::new()));
+            change(&mut postponed);
+            nested.any.set(!postponed.is_empty());
+            nested.postponed.set(postponed);
+        };
+        let depth = nested.depth.get();
         if depth >= MOST_NESTED {
             change(&|postponed| postponed.push((object, destroy)));
             return;
         }
-        nested.set(depth + 1);
+        nested.depth.set(depth + 1);
         // SAFETY: by the contract above.
         unsafe { destroy(object) };
         if depth > 0 {
-            nested.set(depth);
+            nested.depth.set(depth);
             return;
         }
-        loop {
+        while nested.any.get() {
             let next = Cell::new(None);
             change(&|postponed| {
                 next.set(postponed.pop());
@@ -571,6 +603,6 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
             // SAFETY: postponed above under the same contract, and once.
             unsafe { destroy(object) };
         }
-        nested.set(0);
+        nested.depth.set(0);
     });
 }

@@ -18,7 +18,7 @@ use super::class::{Instance, Object};
 use super::guarded::Guarded;
 
 /// How many slots are used, from the first on. (`make` checks that the base has so many.)
-pub(crate) const SLOTS: usize = 6;
+pub(crate) const SLOTS: usize = 7;
 
 /// What the slots hold.
 pub(crate) type Slots = [Option<Py<PyAny>>; SLOTS];

@@ -26,6 +26,13 @@ impl Audience {
         Some(Self { protocol: protocol?.clone_ref(py), context: context?.clone_ref(py) })
     }
 
+    /// Lets go of both.
+    #[inline]
+    pub(crate) fn release(self, py: Python<'_>) {
+        self.protocol.drop_ref(py);
+        self.context.drop_ref(py);
+    }
+
     /// Runs `body` with the protocol, in its context.
     #[inline]
     pub(crate) fn tell<'py, R>(

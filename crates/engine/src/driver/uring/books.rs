@@ -148,7 +148,7 @@ impl<P> Books<P> {
 
     /// Notes that an operation is to end. Those that the kernel does not have end here.
     pub(super) fn cancel(&mut self, number: Operation) {
-        if number.0 & FILE != 0 {
+        if number.number() & FILE != 0 {
             return self.files.cancel(number, &mut self.kept);
         }
         let Some(operation) = self.operations.get_mut(number) else { return };
@@ -219,7 +219,8 @@ impl<P> Books<P> {
         completions: &mut Vec<Completion<P>>,
     ) {
         let user_data = entry.user_data();
-        let number = Operation(user_data);
+        // The kernel gives back what it was given, and that was never 0.
+        let Some(number) = Operation::new(user_data) else { return };
         if user_data & FILE != 0 && user_data < SEND {
             self.armed -= usize::from(self.files.complete(user_data, entry.result(), completions));
         } else if let Some(&operation) = self.operations.get(number) {

@@ -17,7 +17,6 @@ use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::address::Address;
 use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
@@ -100,8 +99,8 @@ impl Stream {
         let py = event_loop.py();
         let core = event_loop.get();
         let fd = descriptor.as_fd();
-        let names = Names { local: Address::local(fd), peer: Address::peer(fd) };
-        if names.local.is_internet() {
+        let names = Names::of(fd);
+        if names.local().is_internet() {
             set_nodelay(fd);
         }
         let number = fd.as_raw_fd();
@@ -122,7 +121,7 @@ impl Stream {
                     server: None,
                     descriptor: Some(descriptor),
                     key: None,
-                    names: Box::new(names),
+                    names,
                     extra,
                     connected: false,
                     closing: false,
@@ -137,6 +136,7 @@ impl Stream {
                     last_read: 0,
                     bulk: false,
                     small_reads: 0,
+                    sent_at_once: 0,
                     outgoing: Outgoing::default(),
                     listed: false,
                     send_failed: false,

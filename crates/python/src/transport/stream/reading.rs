@@ -63,7 +63,9 @@ enum Filled {
 
 /// What a delivery has to hand over.
 enum Delivery {
-    /// Bytes that the ring has received.
+    /// Bytes that the ring has received in one go.
+    Chunk(Chunk),
+    /// Bytes that the ring has received in several.
     Chunks(Vec<Chunk>),
     /// Something waits in the kernel.
     Waiting,
@@ -103,7 +105,8 @@ impl Stream {
         let py = event_loop.py();
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
-            event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Deliver));
+            let work = Work::Stream(this.clone_ref(py), StreamWork::Deliver);
+            event_loop.get().state.with(py, |state| state.ready.push(work));
         }
     }
 
@@ -117,6 +120,7 @@ impl Stream {
         let py = event_loop.py();
         let (delivery, stop) = this.get().state.with(py, |state| {
             state.announced = false;
+            state.sent_at_once = 0;
             if state.closing {
                 state.arrived.clear();
                 return (None, None);
@@ -138,15 +142,22 @@ impl Stream {
         // What ends the run leaves below: the loop may run again, and then what is left is to be delivered.
         let delivered = match delivery {
             Some((delivery, audience, buffered)) => {
-                Self::hand_over(this, event_loop, &audience, buffered, delivery)
+                let delivered = Self::hand_over(this, event_loop, &audience, buffered, delivery);
+                audience.release(py);
+                delivered
             }
             None => Ok(()),
         };
-        let announce = this.get().state.with(py, |state| state.is_reading() && state.announce());
+        let (announce, start) = this
+            .get()
+            .state
+            .with(py, |state| (state.is_reading() && state.announce(), state.receive.is_none()));
         let next = if announce {
             Self::queue(this, event_loop, StreamWork::Deliver)
-        } else {
+        } else if start {
             Self::start_reading(this, event_loop)
+        } else {
+            Ok(())
         };
         delivered.and(next)
     }
@@ -161,29 +172,40 @@ impl Stream {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let tls = Object::<Tls>::from_any(audience.protocol.bind(py));
-        if tls.is_none()
-            && let Delivery::Chunks(chunks) = &delivery
-        {
-            let count = chunks.iter().map(|chunk| chunk.len()).sum();
+        let count = match &delivery {
+            Delivery::Chunk(chunk) => chunk.len(),
+            Delivery::Chunks(chunks) => chunks.iter().map(|chunk| chunk.len()).sum(),
+            _ => 0,
+        };
+        if count >= BULK && tls.is_none() {
             let stop = this.get().state.with(py, |state| state.has_received(count));
             cancel(event_loop, stop);
         }
         match (delivery, tls) {
             (Delivery::Chunks(chunks), Some(tls)) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
             (Delivery::Waiting, Some(tls)) => Self::read_for_tls(this, event_loop, audience, &tls),
+            (Delivery::Chunk(chunk), Some(tls)) => {
+                Self::feed_tls(this, event_loop, audience, &tls, vec![chunk])
+            }
+            (Delivery::Chunk(chunk), None) if buffered => {
+                Self::fill_buffers(this, event_loop, audience, vec![chunk])
+            }
+            (Delivery::Chunk(chunk), None)
+                if Self::feed(this, event_loop, audience, std::slice::from_ref(&chunk))? =>
+            {
+                Ok(())
+            }
+            (Delivery::Chunk(chunk), None) => {
+                let data = PyBytes::new(py, &chunk);
+                // The driver has its buffer back before the protocol takes its time.
+                drop(chunk);
+                Self::data_received(this, event_loop, audience, &data)
+            }
             (Delivery::Chunks(chunks), None) if buffered => {
                 Self::fill_buffers(this, event_loop, audience, chunks)
             }
-            (Delivery::Chunks(chunks), None) => match chunks.as_slice() {
-                chunks if Self::feed(this, event_loop, audience, chunks)? => Ok(()),
-                [chunk] => {
-                    let data = PyBytes::new(py, chunk);
-                    // The driver has its buffer back before the protocol takes its time.
-                    drop(chunks);
-                    Self::data_received(this, event_loop, audience, &data)
-                }
-                _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
-            },
+            (Delivery::Chunks(chunks), None) if Self::feed(this, event_loop, audience, &chunks)? => Ok(()),
+            (Delivery::Chunks(chunks), None) => Self::tell_of_chunks(this, event_loop, audience, chunks),
             (Delivery::Waiting, None) => Self::read(this, event_loop, audience, buffered),
             (Delivery::End, _) => Self::end_received(this, event_loop, audience),
             (Delivery::Failed(error), _) => Self::read_failed(this, event_loop, &error),
@@ -624,9 +646,9 @@ impl State {
         self.stop_receiving()
     }
 
-    /// As [`State::has_read`], of what a ring has received.
+    /// As [`State::has_read`], of so much that a ring has received.
     fn has_received(&mut self, count: usize) -> Option<Operation> {
-        if count < BULK || self.bulk {
+        if self.bulk {
             return None;
         }
         self.last_read = count as u32;
@@ -648,6 +670,12 @@ impl State {
     /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would
     /// arrive faster than they are delivered, without end.)
     fn next_delivery(&mut self) -> Option<Delivery> {
+        if let Some(Received::Data(_)) = self.arrived.front()
+            && !matches!(self.arrived.get(1), Some(Received::Data(_)))
+            && let Some(Received::Data(chunk)) = self.arrived.pop_front()
+        {
+            return Some(Delivery::Chunk(chunk));
+        }
         let mut chunks = Vec::new();
         while let Some(Received::Data(_)) = self.arrived.front() {
             if let Some(Received::Data(chunk)) = self.arrived.pop_front() {
