@@ -135,9 +135,27 @@ format: $(VENV)/.test-tools ## lay out Rust and Python as `make lint` wants them
 	$(BIN)/ruff check --fix --select I
 	$(BIN)/ruff format
 
+BENCH_OUT := build/bench-$(TAG)
+
 .PHONY: bench
-bench: build ## measure beside asyncio and other loops; BENCH="--quick --rows echo" passes arguments on
-	@$(BIN)/python benches/run.py --install $(BENCH)
+bench: build ## measure beside asyncio and other loops, up to 30 min; BENCH="--quick --rows echo" passes arguments on
+	@mkdir -p $(BENCH_OUT)
+	$(BIN)/python benches/run.py --install --json $(BENCH_OUT)/results.json --markdown $(BENCH_OUT)/tables.md \
+	    --chart $(BENCH_OUT)/chart.svg $(BENCH)
+	echo "also in $(BENCH_OUT): results.json, tables.md and chart.svg; make bench-readme puts them into the README"
+
+.PHONY: bench-readme
+bench-readme: $(VENV)/.made ## put what `make bench` has measured into the README, and its chart into docs/
+	@$(BIN)/python benches/run.py --from $(BENCH_OUT)/results.json --chart docs/benchmark-$(TAG).svg --readme README.md >/dev/null
+
+# The counts that are kept are of one build of Python, CI's 3.11, on which to run these two.
+.PHONY: guard
+guard: build ## that no row of the guard takes more instructions than benches/instructions.json says; needs valgrind
+	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --check benches/instructions.json $(GUARD)
+
+.PHONY: guard-update
+guard-update: build ## count the instructions anew, and keep them in benches/instructions.json
+	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --json benches/instructions.json
 
 SOAK_SECONDS ?= 30
 

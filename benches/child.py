@@ -6,15 +6,16 @@ computes for good. Whatever goes wrong is a line of JSON, too.
 """
 
 import asyncio
+import functools
 import json
 import os
-import resource
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from loops import LOOPS
-from rows import ROWS, Inside, Throughput
+from rows import ROWS, Inside, Kept, Throughput
 
 
 def main() -> None:
@@ -30,11 +31,13 @@ def main() -> None:
             new_loop = import_and_make if row.imports else loop.factory()
             operations = int(sys.argv[3]) if len(sys.argv) > 3 else row.operations
             measured = row.workload(new_loop, operations)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            say(operations=measured.operations, seconds=measured.seconds, peak_bytes=peak)
+            say(operations=measured.operations, seconds=measured.seconds, peak_bytes=peak_memory())
         elif isinstance(row, Throughput):
             threading.Thread(target=obey, daemon=True).start()
-            row.serve(loop.factory(), lambda port: say(port=port))
+            new_loop = loop.factory()
+            if isinstance(row, Kept) and row.busy_poll:
+                new_loop = functools.partial(new_loop, busy_poll=row.busy_poll)
+            row.serve(new_loop, lambda port: say(port=port))
     except Exception as error:
         lines = str(error).strip().splitlines()
         say(error=": ".join([type(error).__name__, *lines[:1]]))
@@ -43,6 +46,17 @@ def main() -> None:
         # A loop that cannot be closed, or threads that it left, must not keep the process.
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes.
+
+    getrusage(2) has a figure of this name, which a process inherits from the one that has started it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def settle_allocator() -> None:

@@ -52,6 +52,7 @@ LOOPS = {
         Loop("zuvloop", "zuvloop", "zuvloop", since=(3, 14)),
         Loop("rloop", "rloop", "rloop"),
         Loop("blazio", "blazio", "blazio"),
+        Loop("rsloop", "rsloop", "rsloop"),
         Loop("whilst-epoll", "whilst", "whilst", environment={"WHILST_DRIVER": "epoll"}, is_peer=False),
         Loop("whilst-io_uring", "whilst", "whilst", environment={"WHILST_DRIVER": "io_uring"}, is_peer=False),
     )

@@ -5,6 +5,7 @@ the first core and the load on the second.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -27,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 BINARIES = HERE.parent / "target" / "release"
 CORES = sorted(os.sched_getaffinity(0))
 LIMITS = ("limit-epoll", "limit-io_uring")
-PATIENCE = 90.0
+PATIENCE = 45.0
 BODY = "Hello, world!"
 
 Values = dict[str, Any]
@@ -48,6 +49,8 @@ class Options:
 
 def columns(row: Row) -> list[str]:
     """Everything that a row is measured on."""
+    if isinstance(row, Kept) and row.busy_poll:
+        return [loop.name for loop in LOOPS.values() if not loop.is_peer]
     limits = LIMITS if isinstance(row, Throughput) and row.limit else ()
     return [*LOOPS, *limits]
 
@@ -71,8 +74,10 @@ def _inside(row: Inside, loop: Loop, options: Options) -> Values:
     if row.unit == "ms":
         operations = row.operations
     command = [sys.executable, str(HERE / "child.py"), row.name, loop.name, str(operations)]
-    with _started(command, CORES[: row.cores], loop.environment) as (process, stderr):
-        answer = _answer(process, stderr)
+    with tempfile.TemporaryDirectory(prefix="whilst-bench-") as directory:
+        environment = {**loop.environment, "TMPDIR": directory}
+        with _started(command, CORES[: row.cores], environment) as (process, stderr):
+            answer = _answer(process, stderr)
     seconds = float(answer["seconds"]) / int(answer["operations"])
     return {
         "value": seconds * (1e3 if row.unit == "ms" else 1e6),
@@ -172,8 +177,9 @@ def _load(row: Throughput, port: int, server: int, options: Options) -> Values:
 def _wrk(row: Throughput, port: int, server: int, options: Options) -> Values:
     """The same load by wrk, whose report is made one of `whilst-load`.
 
-    wrk reads no answer's body against another, and has no warm-up: a short run comes before.
+    wrk compares no answer's body, and has no warm-up: a short run of `whilst-load`, which does both, comes before.
     """
+    _load(row, port, server, dataclasses.replace(options, http="load", seconds=0.1))
     command = ["wrk", "--threads", "1", "--connections", str(row.connections), "--latency"]
     url = f"http://127.0.0.1:{port}/"
     environment = {"LC_ALL": "C"}
@@ -193,7 +199,6 @@ def _wrk(row: Throughput, port: int, server: int, options: Options) -> Values:
                 raise Failed(f"wrk {_ended(process.returncode, stderr)}")
             return out
 
-    run(1)
     own, cpu, start = resource.getrusage(resource.RUSAGE_CHILDREN), _cpu_seconds(server), time.perf_counter()
     lines = [line.split() for line in run(options.seconds).splitlines()]
     seconds, cpu = time.perf_counter() - start, _cpu_seconds(server) - cpu

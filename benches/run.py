@@ -48,6 +48,10 @@ def main() -> int:
         arguments.markdown.write_text(tables)
     if arguments.chart is not None:
         arguments.chart.write_text(chart.svg(results))
+    if arguments.readme is not None:
+        version = ".".join(results["machine"]["python"].split(".")[:2])
+        words = f"![whilst beside the other event loops, CPython {version}]({arguments.chart})\n\n{tables}"
+        arguments.readme.write_text(report.put_between(arguments.readme.read_text(), version, words))
     print(tables)
     if arguments.targets:
         print(report.targets(results))
@@ -64,7 +68,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--loops", metavar="LIST", help=f"separated by commas, of {', '.join(LOOPS)}")
     parser.add_argument(
-        "--seconds", type=float, help="how long a server is loaded (default: 2, with --quick 0.5)"
+        "--seconds", type=float, help="how long a server is loaded (default: 1.2, with --quick 0.5)"
     )
     parser.add_argument(
         "--http",
@@ -80,6 +84,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="write the chart here, an SVG")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="put chart and tables into this Markdown file, between its marks for this Python (needs --chart)",
+    )
     parser.add_argument(
         "--from", type=Path, metavar="FILE", dest="render", help="measure nothing, take these figures"
     )
@@ -103,10 +113,12 @@ def parse() -> argparse.Namespace:
             parser.error(
                 f"no loop is called {', '.join(sorted(unknown))}: {', '.join((*LOOPS, *measure.LIMITS))}"
             )
+    if arguments.readme is not None and arguments.chart is None:
+        parser.error("--readme needs --chart, the image's path as the file names it")
     if not any(re.search(arguments.rows, name) for name in ROWS):
         parser.error(f"no row has {arguments.rows!r} in its name (--list names them)")
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
-    arguments.seconds = arguments.seconds or (0.5 if arguments.quick else 2.0)
+    arguments.seconds = arguments.seconds or (0.5 if arguments.quick else 1.2)
     # wrk counts in whole seconds, which a quick run has not.
     arguments.http = arguments.http or ("wrk" if measure.has_wrk() and not arguments.quick else "load")
     return arguments
@@ -151,7 +163,11 @@ def run(arguments: argparse.Namespace, refused: dict[str, str]) -> report.Result
         print(
             "one core only: servers and their load share it, and their figures mean little", file=sys.stderr
         )
-    started, load_before = time.monotonic(), os.getloadavg()
+    load_before = os.getloadavg()
+    progress = Progress(
+        [(name, column) for name in pairs for column in pairs[name] if column not in missing],
+        arguments.rounds,
+    )
     for number in range(arguments.rounds):
         for row in rows:
             # Another loop goes first in each round, so that none always follows the same one.
@@ -159,17 +175,21 @@ def run(arguments: argparse.Namespace, refused: dict[str, str]) -> report.Result
             columns = columns[number % max(1, len(columns)) :] + columns[: number % max(1, len(columns))]
             for column in columns:
                 key = (row.name, column)
+                if failures[key]:
+                    # One failure is enough for the cell, and what hangs would take its time again.
+                    continue
                 try:
                     measured = measure.measure(row, column, options)
                 except measure.Failed as error:
                     failures[key].append(str(error))
+                    progress.give_up(key)
                     words = f"failed: {error}"
                 else:
                     measurements[key].append(measured)
                     words = report.figure(row, measured["value"])
-                elapsed, of = time.monotonic() - started, arguments.rounds
+                left = progress.left_after(key)
                 print(
-                    f"{elapsed:6.0f} s  round {number + 1}/{of}  {row.name:24}{column:16}{words}",
+                    f"round {number + 1}/{arguments.rounds}, {left} left  {row.name:22}{column:16}{words}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -195,6 +215,29 @@ def run(arguments: argparse.Namespace, refused: dict[str, str]) -> report.Result
                 cells[column] = report.cell(measurements[row.name, column], failures[row.name, column])
         results["rows"][row.name] = {"title": row.title, "target": row.target, "cells": cells}
     return results
+
+
+class Progress:
+    """How long a run will go on, from how long each measurement took the last time."""
+
+    def __init__(self, keys: list[tuple[str, str]], rounds: int) -> None:
+        self.to_do = dict.fromkeys(keys, rounds)
+        self.took: dict[tuple[str, str], float] = {}
+        self.last = time.monotonic()
+
+    def give_up(self, key: tuple[str, str]) -> None:
+        """Count on no more than the measurement that is under way."""
+        self.to_do[key] = 1
+
+    def left_after(self, key: tuple[str, str]) -> str:
+        """The time that is left, now that this measurement has been made once more."""
+        now = time.monotonic()
+        self.took[key], self.last = now - self.last, now
+        self.to_do[key] -= 1
+        # What has not been measured yet is taken to be like the others: rough, and short, as the servers come last.
+        usual = sum(self.took.values()) / len(self.took)
+        seconds = sum(times * self.took.get(one, usual) for one, times in self.to_do.items())
+        return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
 
 
 def machine() -> dict[str, str | int]:

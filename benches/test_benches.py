@@ -1,6 +1,7 @@
 """The benchmark's own tests: what is computed from the figures, and one short run that makes some."""
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -86,20 +87,135 @@ def test_the_table_says_who_failed_who_refused_and_who_is_not_there() -> None:
     assert "* blazio is not installed." in table
 
 
-def test_the_chart_is_an_svg_with_a_mark_for_each_loop() -> None:
-    figures = results(asyncio=measured(4.0), uvloop=measured(2.0), **{"whilst-epoll": measured(1.0)})
+def test_figures_are_put_between_the_marks_of_their_python() -> None:
+    marks = [
+        f"<!-- benchmark {version}: {which} -->" for version in ("3.13", "3.14") for which in ("begin", "end")
+    ]
+    text = "before\n{}\nold\n{}\n{}\n{}\nafter\n".format(*marks)
+    new = report.put_between(text, "3.13", "new\n")
+    assert new == text.replace("old", "new")
+    assert report.put_between(new, "3.14", "x").count("x\n") == 1
+    with pytest.raises(SystemExit, match=r"benchmark 3\.12: begin"):
+        report.put_between(text, "3.12", "new")
+
+
+def test_the_chart_has_a_mark_for_each_loop_and_its_ratio_to_the_best_peer() -> None:
+    figures = results(
+        asyncio=measured(40.0),
+        uvloop=measured(2.0),
+        **{"whilst-epoll": measured(2.5), "whilst-io_uring": measured(1.0)},
+    )
     report.summarise(figures)
     drawn = ElementTree.fromstring(chart.svg(figures))
-    told = [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
-    assert told == ["uvloop", "whilst-epoll", "uvloop: 2.00", "whilst-epoll: 1.00"]
+    space = "{http://www.w3.org/2000/svg}"
+    told = [title.text for title in drawn.iter(f"{space}title")]
+    assert told[4:] == [
+        "asyncio: 40.0, 0.05 \u00d7",
+        "uvloop: 2.00, 1.00 \u00d7",
+        "whilst-epoll: 2.50, 0.80 \u00d7",
+        "whilst-io_uring: 1.00, 2.00 \u00d7",
+    ]
+    # The bar is from the best peer to the better driver.
+    (bar,) = (one for one in drawn.iter(f"{space}rect") if "bar" in one.get("class", ""))
+    assert bar.get("class") == "bar ahead"
+    assert float(bar.get("x", 0)) == pytest.approx(chart._x(1), abs=0.1)
+    assert float(bar.get("width", 0)) == pytest.approx(chart._x(2) - chart._x(1), abs=0.1)
 
 
-def test_instructions_that_have_grown_fail_the_check() -> None:
-    kept = {"python": "3.13.0", "instructions_per_operation": {"chain": {"uvloop": 1000.0}}}
-    for count, status in ((1000.0, 0), (1049.0, 0), (900.0, 0), (1051.0, 1), (None, 1)):
-        now = {"python": "3.13.1", "instructions_per_operation": {"chain": {"uvloop": count}}}
-        assert instructions.check(now, kept, tolerance=5.0) == status
-    assert instructions.check({**kept, "python": "3.14.0"}, kept, tolerance=5.0) == 1
+def test_a_server_is_compared_by_cpu_time_where_its_load_was_full() -> None:
+    def server(requests: float, cpu_us: float, full: bool) -> report.Cell:
+        return {"value": requests, "cpu_us": cpu_us, "load_was_full": full, "rounds": 5, "peak_bytes": 1}
+
+    figures = results()
+    for full, uvloop, what in ((False, 0.9, ""), (True, 0.5, "CPU time")):
+        cells = {
+            "uvloop": server(90, 8, full),
+            "rloop": server(100, 4, False),
+            "whilst-epoll": server(110, 2, False),
+        }
+        figures["rows"] = {"sock_echo_1k": {"title": "", "cells": cells}}
+        ratios, compared = report.compared(figures, "sock_echo_1k")
+        assert (ratios["uvloop"], ratios["rloop"], compared) == (uvloop, 1.0, what)
+
+
+def test_targets_say_what_is_missed() -> None:
+    def server(requests: float, cpu_us: float) -> report.Cell:
+        return {"value": requests, "cpu_us": cpu_us, "load_was_full": False, "rounds": 5, "peak_bytes": 1}
+
+    figures = results()
+    cells = {"uvloop": server(100, 4), "whilst-epoll": server(200, 5), "limit-io_uring": server(400, 2)}
+    figures["rows"] = {
+        "echo_1k": {"title": "", "cells": cells},
+        "idle_protocol": {
+            "title": "",
+            "cells": {"whilst-epoll": {"value": 900.0, "rounds": 5, "peak_bytes": 1}},
+        },
+    }
+    report.summarise(figures)
+    lines = [line.split(None, 2)[::2] for line in report.targets(figures).splitlines()]
+    assert lines == [
+        ["echo_1k", "0.80 of 1.20 \u00d7 uvloop (CPU time)"],
+        ["echo_1k", "0.40 of 0.85 \u00d7 the limit on io_uring (CPU time)"],
+        ["echo_1k", "0.80 \u00d7 uvloop, wanted level (CPU time)"],
+        ["idle_protocol", "900 B, wanted 800 B"],
+    ]
+
+
+def test_instructions_that_have_grown_fail_the_check(capsys: pytest.CaptureFixture[str]) -> None:
+    kept: instructions.Counts = {"chain": {"uvloop": 1000.0}}
+    for count, status, told in (
+        (1000.0, 0, ""),
+        (1049.0, 0, ""),
+        (1051.0, 1, "FAILED"),
+        (None, 1, "FAILED"),
+        (900.0, 0, "BETTER"),
+    ):
+        assert instructions.check({"chain": {"uvloop": count}}, kept, tolerance=5.0) == status
+        assert capsys.readouterr().out.partition(":")[0] == told
+    assert instructions.check({"sleep0": {"uvloop": 1.0}}, kept, tolerance=5.0) == 0
+    assert capsys.readouterr().out.startswith("NOT KEPT: sleep0 on uvloop")
+
+
+def test_another_interpreters_instructions_are_not_compared() -> None:
+    here = instructions.interpreter()
+    assert instructions.other_interpreter(here) is None
+    why = instructions.other_interpreter({**here, "python": "3.10.1"})
+    assert why == f"its counts are of python 3.10.1, not {here['python']}"
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
+def test_the_guard_counts_two_rows_and_fails_where_one_has_grown(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    command = [
+        sys.executable,
+        str(RUN.with_name("instructions.py")),
+        "--loops",
+        "asyncio",
+        "--rows",
+        "chain|sleep0",
+    ]
+
+    def guard(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], stdout=subprocess.PIPE, text=True, timeout=110, check=False
+        )
+
+    assert guard("--json", str(kept)).returncode == 0
+    file = json.loads(kept.read_text())
+    counts = file["instructions_per_operation"]
+    assert sorted(counts) == ["chain", "sleep0"]
+    assert all(1000 < count < 100_000 for loops in counts.values() for count in loops.values()), counts
+    counts["sleep0"]["asyncio"] /= 1.1
+    counts["chain"]["asyncio"] *= 1.1
+    kept.write_text(json.dumps(file))
+    checked = guard("--check", str(kept))
+    assert checked.returncode == 1
+    told = [line for line in checked.stdout.splitlines() if ":" in line]
+    assert told[0].startswith("BETTER: chain on asyncio") and told[1].startswith("FAILED: sleep0 on asyncio")
+    assert "(+10.0 %)" in told[1]
+    file["interpreter"]["python"] = "3.10.1"
+    kept.write_text(json.dumps(file))
+    assert guard("--check", str(kept)).returncode == instructions.NOT_COMPARABLE
 
 
 def test_a_short_run_measures_a_row_of_each_kind_on_asyncio(tmp_path: Path) -> None:

@@ -365,6 +365,127 @@ def test_contexts() -> None:
     assert ("copy again", "scenario") in notes
 
 
+@pytest.mark.parametrize("count", [10, 1000])
+@pytest.mark.parametrize("way", ["call_soon", "call_later", "call_soon_threadsafe"])
+def test_each_callback_has_a_context_of_its_own(count: int, way: str) -> None:
+    """However many wait: what one sets no other sees, and each sees what was set when it was scheduled."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def note(number: int) -> None:
+            notes.append((number, variable.get()))
+            variable.set(f"set by {number}")
+            if len(notes) == count:
+                done.set_result(None)
+
+        schedule: Any = getattr(loop, way)
+        handles = []
+        for number in range(count):
+            if number % 7 == 0:
+                variable.set(f"before {number}")
+            arguments = (0, note, number) if way == "call_later" else (note, number)
+            handle = schedule(*arguments)
+            if number % 3 == 0:
+                handles.append(handle)
+        await asyncio.wait_for(done, SECONDS)
+        contexts = [handle._context for handle in handles]
+        assert len(set(map(id, contexts))) == len(contexts)
+        notes.append([context[variable] for context in contexts])
+        assert [handle._context for handle in handles] == contexts
+
+    same(scenario)
+
+
+def test_the_context_of_a_handle_is_its_own_before_it_runs_too() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(500):
+            loop.call_soon(int)
+        handles: list[Any] = [loop.call_soon(lambda: notes.append(variable.get())) for _ in range(3)]
+        handles[1]._context.run(variable.set, "set from outside")
+        assert handles[1]._context is handles[1]._context is not handles[0]._context
+        await turns()
+
+    same(scenario)
+
+
+def test_what_contexts_hold_is_let_go_of_with_the_callbacks() -> None:
+    class Value:
+        pass
+
+    loop = whilst.Loop()
+    holder: contextvars.ContextVar[Value] = contextvars.ContextVar("holder")
+    values = []
+
+    def schedule() -> None:
+        value = Value()
+        values.append(weakref.ref(value))
+        holder.set(value)
+        for _ in range(500):
+            loop.call_soon(int)
+
+    for _ in range(3):
+        contextvars.copy_context().run(schedule)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert [value() for value in values] == [None] * 3
+    contextvars.copy_context().run(schedule)
+    loop.close()
+    assert values[-1]() is None
+
+
+def test_cycles_through_contexts_that_wait_are_collected() -> None:
+    loop = whilst.Loop()
+    holder: contextvars.ContextVar[Any] = contextvars.ContextVar("holder")
+
+    def schedule() -> None:
+        holder.set(loop)
+        for _ in range(500):
+            loop.call_soon(int)
+
+    contextvars.copy_context().run(schedule)
+    loop_gone = weakref.ref(loop)
+    del loop
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        gc.collect()
+    assert loop_gone() is None
+
+
+def test_handles_by_the_thousand_and_their_memory() -> None:
+    """Handles that come and go in every order, some of them cancelled, some held on to and weakly referred to."""
+    loop = whilst.Loop()
+    ran: list[int] = []
+    held: dict[int, Any] = {}
+    cancelled = set()
+    for turn in range(5):
+        for number in range(turn * 10_000, (turn + 1) * 10_000):
+            handle = (
+                loop.call_later(0, ran.append, number)
+                if number % 5 == 0
+                else loop.call_soon(ran.append, number)
+            )
+            if number % 11 == 0:
+                held[number] = handle
+            if number % 13 == 0:
+                handle.cancel()
+                cancelled.add(number)
+        for number in list(held)[::2]:
+            del held[number]
+        loop.call_later(0, loop.stop)
+        loop.run_forever()
+    references = [weakref.ref(handle) for handle in held.values()]
+    assert all(reference() is handle for reference, handle in zip(references, held.values(), strict=True))
+    assert sorted(ran) == [number for number in range(50_000) if number not in cancelled]
+    assert all(handle.cancelled() == (number in cancelled) for number, handle in held.items())
+    held.clear()
+    del handle
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+    loop.close()
+
+
 def test_a_context_that_is_already_entered(caplog: pytest.LogCaptureFixture) -> None:
     """That is an error of the callback's. (From 3.12 on its handler cannot enter the context either, and is said to fail.)"""
 

@@ -20,7 +20,7 @@ from tls import (
     server_context,
 )
 
-pytestmark = pytest.mark.usefixtures("driver")
+pytestmark = pytest.mark.usefixtures("driver", "tls_engine")
 
 
 async def plain_pair(

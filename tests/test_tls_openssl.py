@@ -27,7 +27,7 @@ import pytest
 from oracle import handler_notes, no_descriptor_leaks, same, until
 
 pytestmark = [
-    pytest.mark.usefixtures("driver"),
+    pytest.mark.usefixtures("driver", "tls_engine"),
     pytest.mark.skipif(
         shutil.which("openssl") is None, reason="there is no openssl here (Debian: apt-get install openssl)"
     ),

@@ -384,6 +384,55 @@ def test_small_writes_pause_nobody() -> None:
     run(main())
 
 
+def test_large_writes_leave_at_once() -> None:
+    """Before the iteration ends, unlike small ones, and behind what was written before."""
+
+    async def main() -> None:
+        with socket_pair() as (first, second):
+            transport = await connect(first, Record())
+            data = pattern(40_000)
+            transport.write(b"small")
+            with pytest.raises(BlockingIOError):
+                second.recv(1)
+            transport.write(data)
+            assert second.recv(100_000) == b"small" + data
+            transport.close()
+            await turns()
+
+    run(main())
+
+
+def test_a_protocol_that_writes_until_it_is_paused_does_not_fill_the_kernel_first() -> None:
+    class Writer(Record):
+        written = 0
+        most = 0
+
+        def fill(self) -> None:
+            begin = self.written
+            while not self.paused and self.written < len(data):
+                self.transport.write(data[self.written : self.written + 64 * 1024])
+                self.written += 64 * 1024
+            self.most = max(self.most, self.written - begin)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.fill()
+
+    async def main() -> None:
+        with socket_pair(socket.AF_INET) as (first, second):
+            protocol = Writer()
+            transport = await connect(first, protocol)
+            protocol.fill()
+            assert await drain(second, len(data)) == data
+            # The kernel alone would have taken more than 1.5 MB the first time.
+            assert 256 * 1024 <= protocol.most <= 512 * 1024
+            transport.close()
+            await protocol.lost
+
+    data = pattern(8 * 1024 * 1024)
+    run(main())
+
+
 def test_marks_lowered_while_something_waits() -> None:
     async def scenario(notes: list[Any]) -> None:
         with socket_pair() as (first, second):
@@ -796,6 +845,98 @@ def test_much_that_has_arrived_at_once_is_handed_over_in_pieces(then: str) -> No
             transport.abort()
 
     other: Any = None
+    run(main())
+
+
+class Filler(asyncio.BufferedProtocol):
+    """Notes what it is told as `Record` does, from a buffer of its own."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.buffer = bytearray(200_000)
+        self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.eof = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data += self.buffer[:nbytes]
+
+    def eof_received(self) -> None:
+        self.eof = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+@pytest.mark.parametrize("make", [Record, Filler])
+@pytest.mark.parametrize("pauses", [False, True])
+def test_much_and_little_by_turns(family: int, make: Any, pauses: bool) -> None:
+    """How bytes are read goes by how many come in. None is lost where that changes."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket_pair(family) as (first, second):
+            protocol = make()
+            transport = await connect(first, protocol)
+            sent = bytearray()
+            for turn in range(3):
+                much = pattern(3_000_000 + turn)
+                sent += much
+                sending = asyncio.ensure_future(loop.sock_sendall(second, much))
+                while not sending.done() or len(protocol.data) < len(sent):
+                    if pauses:
+                        transport.pause_reading()
+                        await turns(2)
+                        transport.resume_reading()
+                    await asyncio.wait([sending], timeout=0.001)
+                for length in range(1, 40):
+                    little = pattern(length * 50)
+                    sent += little
+                    second.send(little)
+                    await until(lambda: len(protocol.data) == len(sent))
+            last = pattern(100_000)
+            sent += last
+            await loop.sock_sendall(second, last)
+            second.shutdown(socket.SHUT_WR)
+            assert await asyncio.wait_for(protocol.lost, SECONDS) is None
+            assert protocol.eof and protocol.data == sent
+
+    run(main())
+
+
+def test_a_reset_behind_much_is_a_failure() -> None:
+    """It is found by a read that follows another in the same iteration, and the kernel says it only once."""
+
+    class Resets(Record):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if len(data) == 256 * 1024 and there.fileno() != -1:
+                reset(there)
+            elif there.fileno() != -1:
+                fill()
+
+    def fill() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                there.send(bytes(1_000_000))
+
+    async def main() -> None:
+        nonlocal there
+        with socket_pair(socket.AF_INET) as (first, there):
+            fill()
+            protocol = Resets()
+            await connect(first, protocol)
+            lost = await asyncio.wait_for(protocol.lost, SECONDS)
+            assert type(lost) is ConnectionResetError
+            assert not protocol.eof
+
+    there: Any = None
     run(main())
 
 

@@ -7,7 +7,13 @@ async def _nothing() -> None:
     pass
 
 
-@inside("a loop's life: make, run nothing, close", operations=1_000, target=None, goal=100.0)
+@inside(
+    "a loop's life: make, run nothing, close",
+    group="A loop itself",
+    operations=2_000,
+    target=None,
+    goal=100.0,
+)
 def life(new_loop: LoopFactory, n: int) -> Measurement:
     """Loops one after the other."""
     start = clock()
@@ -18,7 +24,15 @@ def life(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n, clock() - start)
 
 
-@inside("import and first loop", operations=1, target=None, goal=15.0, unit="ms", imports=True)
+@inside(
+    "import and first loop",
+    group="A loop itself",
+    operations=1,
+    target=None,
+    goal=15.0,
+    unit="ms",
+    imports=True,
+)
 def import_and_first_loop(new_loop: LoopFactory, n: int) -> Measurement:
     """From a process that has asyncio to the first coroutine done."""
     start = clock()

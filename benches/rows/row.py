@@ -11,8 +11,24 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""What a row's time can be: all of it, or what the process spent on a core."""
+marks = 0
+"""How often `mark` was called."""
+
+
+def mark() -> float:
+    """Call `getpriority`, which nothing else calls and `instructions.py` has callgrind look for."""
+    global marks
+    marks += 1
+    os.getpriority(os.PRIO_PROCESS, 0)
+    return 0.0
+
+
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "cpu": time.process_time,
+    "marks": mark,
+}
+"""What a row's time can be: all of it, what the process spent on a core, or no time but a mark."""
 
 clock = CLOCKS[os.environ.get("WHILST_BENCH_CLOCK", "wall")]
 """The clock of the rows inside one loop, which `run.py` chooses by the environment."""
@@ -33,13 +49,14 @@ class Row:
     """What every row has.
 
     `target` is the ratio to the best peer, above 1 where whilst is ahead, that the project asks of itself;
-    `goal` is a value in the row's own unit that it asks for instead.
+    `goal` is a value in the row's own unit that it asks for instead. `group` is the row's heading in the chart.
     """
 
     name: str
     title: str
     target: float | None
     goal: float | None
+    group: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class Throughput(Row):
 
     `serve` makes a loop, listens on the loopback address, calls its second argument with the port, and serves
     for good. `load` is what `whilst-load` calls it. `limit` says that `whilst-limit` is a server of the same
-    kind.
+    kind, and `limit_target` how much of what that answers on io_uring the project wants to answer. `by_cpu` says that
+    the row's target is one of CPU time per request.
     """
 
     serve: Callable[[LoopFactory, Callable[[int], None]], None]
@@ -73,11 +91,18 @@ class Throughput(Row):
     connections: int
     size: int
     limit: bool = False
+    limit_target: float | None = None
+    by_cpu: bool = False
 
 
 @dataclass(frozen=True)
 class Kept(Throughput):
-    """The share of its requests that a server keeps while another Python thread of its process computes."""
+    """The share of its requests that a server keeps while another Python thread of its process computes.
+
+    `busy_poll` is what whilst's loops are made with, in seconds; other loops have nothing of the kind.
+    """
+
+    busy_poll: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,7 @@ class Idle(Throughput):
 def inside(
     title: str,
     *,
+    group: str,
     operations: int,
     target: float | None,
     goal: float | None = None,
@@ -101,6 +127,7 @@ def inside(
         return Inside(
             name=workload.__name__,
             title=title,
+            group=group,
             target=target,
             goal=goal,
             workload=workload,
@@ -111,6 +138,11 @@ def inside(
         )
 
     return decorate
+
+
+def batches(n: int, most: int) -> list[int]:
+    """So many operations in batches of `most`, as many at a time as the row is about; the last one has what is left."""
+    return [most] * (n // most) + [n % most] * (n % most > 0)
 
 
 def run(new_loop: LoopFactory, main: Coroutine[Any, Any, Measurement]) -> Measurement:

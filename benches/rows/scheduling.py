@@ -2,44 +2,46 @@
 
 import threading
 
-from .row import LoopFactory, Measurement, clock, inside
+from .row import LoopFactory, Measurement, batches, clock, inside
 
 
 def _nothing(*_arguments: object) -> None:
     pass
 
 
-@inside("`call_soon`, scheduled then drained", operations=200_000, target=1.2)
+@inside("`call_soon`, scheduled then drained", group="Callbacks and timers", operations=1_000_000, target=1.2)
 def call_soon(new_loop: LoopFactory, n: int) -> Measurement:
     """Many callbacks in one iteration."""
     loop = new_loop()
     schedule = loop.call_soon
     start = clock()
-    for _ in range(n):
-        schedule(_nothing)
-    schedule(loop.stop)
-    loop.run_forever()
+    for count in batches(n, 200_000):
+        for _ in range(count):
+            schedule(_nothing)
+        schedule(loop.stop)
+        loop.run_forever()
     seconds = clock() - start
     loop.close()
     return Measurement(n, seconds)
 
 
-@inside("the same with three arguments", operations=200_000, target=1.2)
+@inside("the same with three arguments", group="Callbacks and timers", operations=1_000_000, target=1.2)
 def call_soon_arguments(new_loop: LoopFactory, n: int) -> Measurement:
     """Many callbacks in one iteration, each with arguments to keep."""
     loop = new_loop()
     schedule = loop.call_soon
     start = clock()
-    for _ in range(n):
-        schedule(_nothing, 1, 2, 3)
-    schedule(loop.stop)
-    loop.run_forever()
+    for count in batches(n, 200_000):
+        for _ in range(count):
+            schedule(_nothing, 1, 2, 3)
+        schedule(loop.stop)
+        loop.run_forever()
     seconds = clock() - start
     loop.close()
     return Measurement(n, seconds)
 
 
-@inside("a callback that schedules the next", operations=200_000, target=1.2)
+@inside("a callback that schedules the next", group="Callbacks and timers", operations=2_000_000, target=1.2)
 def chain(new_loop: LoopFactory, n: int) -> Measurement:
     """One callback an iteration: what an iteration costs."""
     loop = new_loop()
@@ -62,7 +64,13 @@ def chain(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n, seconds)
 
 
-@inside("`call_soon_threadsafe` from another thread", operations=100_000, target=1.2, cores=2)
+@inside(
+    "`call_soon_threadsafe` from another thread",
+    group="Callbacks and timers",
+    operations=300_000,
+    target=1.2,
+    cores=2,
+)
 def call_soon_threadsafe(new_loop: LoopFactory, n: int) -> Measurement:
     """A burst from a thread, while the loop runs what has arrived."""
     loop = new_loop()
@@ -83,7 +91,7 @@ def call_soon_threadsafe(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n, seconds)
 
 
-@inside("`call_later` and `cancel`", operations=100_000, target=1.2)
+@inside("`call_later` and `cancel`", group="Callbacks and timers", operations=1_000_000, target=1.2)
 def timer_cancel(new_loop: LoopFactory, n: int) -> Measurement:
     """Timeouts that are not needed, as a request of a server has one; the loop goes round after every 100."""
     loop = new_loop()
@@ -108,11 +116,11 @@ def timer_cancel(new_loop: LoopFactory, n: int) -> Measurement:
     return Measurement(n // 100 * 100, seconds)
 
 
-@inside("timers that fire", operations=50_000, target=1.2)
+@inside("timers that fire", group="Callbacks and timers", operations=400_000, target=1.2)
 def timer_fire(new_loop: LoopFactory, n: int) -> Measurement:
     """Timers due within the next millisecond, out of order, made and run."""
     loop = new_loop()
-    left = n
+    left = 0
 
     def fire() -> None:
         nonlocal left
@@ -120,16 +128,19 @@ def timer_fire(new_loop: LoopFactory, n: int) -> Measurement:
         if not left:
             loop.stop()
 
-    def make() -> None:
+    def make(count: int) -> None:
+        nonlocal left
+        left = count
         now = loop.time()
         at = loop.call_at
-        for i in range(n):
+        for i in range(count):
             # 7919 is prime: the deadlines come in no order that a heap would find easy.
             at(now + (i * 7919 % 1000) * 1e-6, fire)
 
     start = clock()
-    loop.call_soon(make)
-    loop.run_forever()
+    for count in batches(n, 50_000):
+        loop.call_soon(make, count)
+        loop.run_forever()
     seconds = clock() - start
     loop.close()
     return Measurement(n, seconds)

@@ -169,29 +169,49 @@ def aiohttp(new_loop: LoopFactory, ready: Ready) -> None:
     _serve_for_good(new_loop, start, ready)
 
 
+SERVER, BUSY, MEMORY = "A server under load", "Beside a busy thread", "Memory of an idle connection"
+
+
+def _echo(name: str, title: str, serve: Any, size: int, **more: Any) -> Throughput:
+    return Throughput(
+        name, title, goal=None, group=SERVER, serve=serve, load="echo", connections=32, size=size, **more
+    )
+
+
+def _http(name: str, title: str, serve: Any, **more: Any) -> Throughput:
+    return Throughput(
+        name, title, 1.2, goal=None, group=SERVER, serve=serve, load="http", connections=64, size=0, **more
+    )
+
+
+def _kept(name: str, title: str, goal: float | None, connections: int, busy_poll: float = 0.0) -> Kept:
+    return Kept(name, title, None, goal, BUSY, protocol_echo, "echo", connections, 1024, busy_poll=busy_poll)
+
+
+def _idle(name: str, title: str, goal: float, serve: Any) -> Idle:
+    return Idle(name, title, None, goal, MEMORY, serve, "idle", 5000, 64)
+
+
 ROWS = (
-    Throughput("echo_1k", "protocol echo, 1 KiB", 1.2, None, protocol_echo, "echo", 32, 1024, limit=True),
-    Throughput("echo_64k", "protocol echo, 64 KiB", 1.0, None, protocol_echo, "echo", 32, 65536, limit=True),
-    Throughput("streams_echo_1k", "streams echo, 1 KiB", 1.2, None, streams_echo, "echo", 32, 1024),
-    Throughput("sock_echo_1k", "`sock_*` echo, 1 KiB", 1.2, None, sock_echo, "echo", 32, 1024),
-    Throughput(
-        "raw_http", "raw HTTP answer in a protocol, 64 connections", 1.2, None, raw_http, "http", 64, 0
-    ),
-    Throughput("uvicorn", "uvicorn with httptools, 64 connections", 1.2, None, uvicorn, "http", 64, 0),
-    Throughput("aiohttp", "aiohttp's server, 64 connections", 1.2, None, aiohttp, "http", 64, 0),
-    Kept("kept", "echo kept while another thread computes", None, 45.0, protocol_echo, "echo", 32, 1024),
-    Kept("kept_1", "the same, one connection", None, None, protocol_echo, "echo", 1, 1024),
-    Idle(
-        "idle_protocol",
-        "memory of an idle connection, protocol",
-        None,
-        800.0,
+    _echo(
+        "echo_1k",
+        "protocol echo, 1 KiB",
         protocol_echo,
-        "idle",
-        5000,
-        64,
+        1024,
+        target=1.2,
+        by_cpu=True,
+        limit=True,
+        limit_target=0.85,
     ),
-    Idle(
-        "idle_streams", "memory of an idle connection, streams", None, 2500.0, streams_echo, "idle", 5000, 64
-    ),
+    _echo("echo_64k", "protocol echo, 64 KiB", protocol_echo, 65536, target=1.0, limit=True),
+    _echo("streams_echo_1k", "streams echo, 1 KiB", streams_echo, 1024, target=1.2, by_cpu=True),
+    _echo("sock_echo_1k", "`sock_*` echo, 1 KiB", sock_echo, 1024, target=1.2),
+    _http("raw_http", "raw HTTP answer, 64 connections", raw_http, by_cpu=True),
+    _http("uvicorn", "uvicorn, httptools, 64 connections", uvicorn),
+    _http("aiohttp", "aiohttp's server, 64 connections", aiohttp),
+    _kept("kept", "echo kept while another thread computes", 45.0, 32),
+    _kept("kept_1", "the same, one connection", None, 1),
+    _kept("kept_1_busy_poll", "the same, one connection, `busy_poll`", 30.0, 1, busy_poll=1e-3),
+    _idle("idle_protocol", "memory of an idle connection, protocol", 800.0, protocol_echo),
+    _idle("idle_streams", "memory of an idle connection, streams", 2500.0, streams_echo),
 )

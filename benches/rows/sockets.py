@@ -11,7 +11,7 @@ MEBIBYTE = 1 << 20
 CHUNK = b"." * (256 * 1024)
 
 
-@inside("`create_connection` and close", operations=2_000, target=1.2)
+@inside("`create_connection` and close", group="Sockets", operations=5_000, target=1.2)
 def connect(new_loop: LoopFactory, n: int) -> Measurement:
     """Connections one after the other, each seen closed by its own end."""
 
@@ -75,7 +75,7 @@ class Ping(asyncio.Protocol):
             self.done.set_result(None)
 
 
-@inside("protocol ping-pong, 64 B", operations=20_000, target=1.2)
+@inside("protocol ping-pong, 64 B", group="Sockets", operations=60_000, target=1.2)
 def protocol_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     """A round trip between two protocols."""
 
@@ -138,7 +138,7 @@ class Sink(asyncio.Protocol):
             self.done.set_result(None)
 
 
-@inside("bulk TCP, per MiB", operations=256, target=1.0)
+@inside("bulk TCP, per MiB", group="Sockets", operations=1_024, target=1.0)
 def bulk_tcp(new_loop: LoopFactory, n: int) -> Measurement:
     """Chunks of 256 KiB one way, from a protocol that minds flow control to one that counts."""
 
@@ -187,7 +187,7 @@ class DatagramPing(asyncio.DatagramProtocol):
             self.done.set_result(None)
 
 
-@inside("UDP ping-pong", operations=20_000, target=1.2)
+@inside("UDP ping-pong", group="Sockets", operations=60_000, target=1.2)
 def udp_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     """A round trip of a datagram; the loopback loses none as long as one is under way."""
 
@@ -207,7 +207,7 @@ def udp_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("`sock_sendall`/`sock_recv` ping-pong", operations=20_000, target=1.2)
+@inside("`sock_sendall`/`sock_recv` ping-pong", group="Sockets", operations=30_000, target=1.2)
 def sock_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     """A round trip between two tasks over a pair of sockets."""
 
@@ -235,7 +235,7 @@ def sock_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("`getaddrinfo` of a literal", operations=5_000, target=1.2, cores=2)
+@inside("`getaddrinfo` of a literal", group="Sockets", operations=10_000, target=1.2, cores=2)
 def getaddrinfo(new_loop: LoopFactory, n: int) -> Measurement:
     """An address that needs no resolving, as most of a server's do."""
 

@@ -15,7 +15,7 @@ async def pong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-@inside("streams ping-pong, 64 B", operations=20_000, target=1.2)
+@inside("streams ping-pong, 64 B", group="Sockets", operations=30_000, target=1.2)
 def streams_ping_pong(new_loop: LoopFactory, n: int) -> Measurement:
     """A round trip between two tasks that read and write streams."""
 

@@ -8,7 +8,7 @@ MEBIBYTE = 1 << 20
 CHUNK = b"." * (256 * 1024)
 
 
-@inside("subprocess `/bin/true`, spawn to exit", operations=200, target=1.0, cores=2)
+@inside("subprocess `/bin/true`, spawn to exit", group="Processes", operations=200, target=1.0, cores=2)
 def spawn(new_loop: LoopFactory, n: int) -> Measurement:
     """Processes one after the other, from one that is as large as a small program with asyncio in it."""
 
@@ -23,7 +23,7 @@ def spawn(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("pipe through `cat`, per MiB", operations=64, target=1.0, cores=2)
+@inside("pipe through `cat`, per MiB", group="Processes", operations=256, target=1.0, cores=2)
 def pipe(new_loop: LoopFactory, n: int) -> Measurement:
     """Chunks of 256 KiB written to a process's standard input and read from its standard output."""
 

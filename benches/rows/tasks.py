@@ -2,10 +2,10 @@
 
 import asyncio
 
-from .row import LoopFactory, Measurement, clock, inside, run
+from .row import LoopFactory, Measurement, batches, clock, inside, run
 
 
-@inside("`await asyncio.sleep(0)`", operations=100_000, target=1.2)
+@inside("`await asyncio.sleep(0)`", group="Tasks", operations=800_000, target=1.2)
 def sleep0(new_loop: LoopFactory, n: int) -> Measurement:
     """One task that lets others go first, with no others there."""
 
@@ -18,7 +18,7 @@ def sleep0(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("`gather` of 50,000 tasks", operations=50_000, target=1.0)
+@inside("`gather` of 50,000 tasks", group="Tasks", operations=150_000, target=1.0)
 def gather(new_loop: LoopFactory, n: int) -> Measurement:
     """Tasks that are made, run once and are collected."""
 
@@ -27,13 +27,14 @@ def gather(new_loop: LoopFactory, n: int) -> Measurement:
 
     async def main() -> Measurement:
         start = clock()
-        await asyncio.gather(*[nothing() for _ in range(n)])
+        for count in batches(n, 50_000):
+            await asyncio.gather(*[nothing() for _ in range(count)])
         return Measurement(n, clock() - start)
 
     return run(new_loop, main())
 
 
-@inside("`wait_for`", operations=30_000, target=1.0)
+@inside("`wait_for`", group="Tasks", operations=100_000, target=1.0)
 def wait_for(new_loop: LoopFactory, n: int) -> Measurement:
     """A timeout around something short: a timer made and cancelled, and an iteration."""
 
@@ -46,19 +47,20 @@ def wait_for(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("20,000 overlapping sleeps", operations=20_000, target=1.0)
+@inside("20,000 overlapping sleeps", group="Tasks", operations=60_000, target=1.0)
 def sleeps(new_loop: LoopFactory, n: int) -> Measurement:
     """Tasks that each wait for a timer of their own, of up to ten milliseconds."""
 
     async def main() -> Measurement:
         start = clock()
-        await asyncio.gather(*[asyncio.sleep(i * 7919 % 1000 * 1e-5) for i in range(n)])
+        for count in batches(n, 20_000):
+            await asyncio.gather(*[asyncio.sleep(i * 7919 % 1000 * 1e-5) for i in range(count)])
         return Measurement(n, clock() - start)
 
     return run(new_loop, main())
 
 
-@inside("an item through an `asyncio.Queue`", operations=50_000, target=1.0)
+@inside("an item through an `asyncio.Queue`", group="Tasks", operations=150_000, target=1.0)
 def queue(new_loop: LoopFactory, n: int) -> Measurement:
     """A producer and a consumer that wait for each other."""
 
@@ -79,7 +81,7 @@ def queue(new_loop: LoopFactory, n: int) -> Measurement:
     return run(new_loop, main())
 
 
-@inside("`run_in_executor`, there and back", operations=10_000, target=1.0, cores=2)
+@inside("`run_in_executor`, there and back", group="Tasks", operations=20_000, target=1.0, cores=2)
 def executor(new_loop: LoopFactory, n: int) -> Measurement:
     """A function that does nothing, on a thread of the default executor."""
 

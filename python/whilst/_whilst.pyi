@@ -144,6 +144,12 @@ class LoopCore:
     def driver(self) -> _DriverName:
         """The name of the driver underneath: `"io_uring"` or `"epoll"`."""
 
+    @property
+    def busy_poll(self) -> float:
+        """How long, in seconds, the loop looks for something to do before it sleeps; 0, the default: it sleeps at once."""
+
+    @busy_poll.setter
+    def busy_poll(self, value: float) -> None: ...
     def stop(self) -> None: ...
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
@@ -199,6 +205,20 @@ class LoopCore:
     ) -> None: ...
 
     # Connections.
+    def _connect_to_literal(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: object, port: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
+    def _connect_to_path(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], path: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
     def _make_socket_transport(
         self,
         sock: socket.socket,

@@ -13,7 +13,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -79,6 +79,11 @@ impl Waker {
         self.state.load(Ordering::Relaxed) != AWAKE && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
     }
 
+    /// Whether somebody has called since the last wait; takes no note of it.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.state.load(Ordering::Acquire) == NOTIFIED
+    }
+
     /// The eventfd (non-blocking, close-on-exec) that becomes readable when a sleeper is woken. Made by the
     /// first call.
     pub fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
@@ -131,8 +136,8 @@ impl Waker {
 pub struct Inbox<T> {
     waker: Arc<Waker>,
     work: Mutex<Work<T>>,
-    /// Whether there may be something: spares each iteration the lock.
-    filled: AtomicBool,
+    /// How many items there may be: spares each iteration the lock.
+    count: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -147,7 +152,7 @@ impl<T> Inbox<T> {
         Self {
             waker,
             work: Mutex::new(Work { items: Vec::new(), closed: false }),
-            filled: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
         }
     }
 
@@ -157,8 +162,13 @@ impl<T> Inbox<T> {
         if work.closed {
             return Err(item);
         }
+        let first = work.items.is_empty();
         work.items.push(item);
-        self.filled.store(true, Ordering::Release);
+        self.count.store(work.items.len(), Ordering::Release);
+        if !first {
+            // Whoever found it empty wakes the loop, or has done so, and it takes what is here then.
+            return Ok(());
+        }
         drop(work);
         self.waker.wake();
         Ok(())
@@ -170,7 +180,7 @@ impl<T> Inbox<T> {
             return;
         }
         let mut work = self.lock();
-        self.filled.store(false, Ordering::Relaxed);
+        self.count.store(0, Ordering::Relaxed);
         if into.is_empty() {
             std::mem::swap(into, &mut work.items);
         } else {
@@ -183,7 +193,13 @@ impl<T> Inbox<T> {
     pub fn is_empty(&self) -> bool {
         // Whoever pushes wakes after this is set, so who saw the wake sees it set, and who did not will not
         // block.
-        !self.filled.load(Ordering::Acquire)
+        self.len() == 0
+    }
+
+    /// How many items there are to drain, as far as it is known without the lock.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
     /// Calls `visit` for each item, in order, under the lock: it must not push to this inbox.
@@ -195,7 +211,7 @@ impl<T> Inbox<T> {
     pub fn close(&self) -> Vec<T> {
         let mut work = self.lock();
         work.closed = true;
-        self.filled.store(false, Ordering::Relaxed);
+        self.count.store(0, Ordering::Relaxed);
         std::mem::take(&mut work.items)
     }
 

@@ -16,7 +16,7 @@ use whilst_engine::timers::TimerKey;
 
 use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
-use crate::ffi::call::{copy_context, in_context};
+use crate::ffi::call::{copy_context, copy_of_context, in_context};
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
@@ -30,11 +30,18 @@ pub(crate) struct Callback {
     callable: Py<PyAny>,
     arguments: StoredArguments,
     context: Py<PyAny>,
+    /// The context is shared with other callbacks, and to be copied before it is used.
+    shares_context: bool,
 }
 
 impl Callback {
-    pub(crate) fn new(callable: Py<PyAny>, arguments: StoredArguments, context: Py<PyAny>) -> Self {
-        Self { callable, arguments, context }
+    pub(crate) fn new(
+        callable: Py<PyAny>,
+        arguments: StoredArguments,
+        context: Py<PyAny>,
+        shares_context: bool,
+    ) -> Self {
+        Self { callable, arguments, context, shares_context }
     }
 
     /// A callback in a copy of the current context.
@@ -42,7 +49,7 @@ impl Callback {
         let py = callable.py();
         let values: Vec<_> = arguments.iter().collect();
         let arguments = StoredArguments::new(py, values.iter())?;
-        Ok(Self::new(callable.clone().unbind(), arguments, copy_context(py)?.unbind()))
+        Ok(Self::new(callable.clone().unbind(), arguments, copy_context(py)?.unbind(), false))
     }
 }
 
@@ -58,15 +65,17 @@ mod slot {
     pub(super) const REPR: usize = 4;
     /// Where the handle was made, in debug mode: a `traceback.StackSummary`.
     pub(super) const SOURCE_TRACEBACK: usize = 5;
+    pub(super) const SECOND_ARGUMENT: usize = 6;
 }
 
 /// What a handle keeps beside its [slots](slot).
 pub(crate) struct State {
-    /// The arguments after the first.
-    more_arguments: [Option<Py<PyAny>>; INLINE - 1],
+    third_argument: Option<Py<PyAny>>,
     /// The first argument is a tuple of all.
     packed: bool,
     cancelled: bool,
+    /// The context is shared with other handles: whoever uses it or shows it copies it first.
+    shares_context: bool,
 }
 
 /// A callback that is ready, or waits for a descriptor.
@@ -96,6 +105,8 @@ pub(crate) struct ThreadSafeHandle {
 pub(crate) trait AnyHandle: Slotted<State = State> {
     /// A handle with this state, for this time (`loop.time()`, in seconds) if it is a timer.
     fn new(state: State, when: f64) -> Self;
+    /// True of timers.
+    const WAITS_FOR_TIME: bool = false;
     /// Of a timer that waits: takes note that it no longer does.
     fn take_key(&self, _py: Python<'_>) -> Option<TimerKey> {
         None
@@ -131,6 +142,8 @@ impl ThreadSafeHandle {
 }
 
 impl AnyHandle for TimerHandle {
+    const WAITS_FOR_TIME: bool = true;
+
     #[inline]
     fn new(state: State, when: f64) -> Self {
         Self { state: Guarded::new(state), when, key: Guarded::new(None) }
@@ -163,15 +176,20 @@ pub(crate) fn new_handle<T: AnyHandle>(
     debug: bool,
 ) -> PyResult<Object<T>> {
     let source_traceback = if debug { Some(extract_stack(py)?) } else { None };
-    let Callback { callable, arguments: StoredArguments { values: [first, second, third], packed }, context } =
-        callback;
+    let Callback {
+        callable,
+        arguments: StoredArguments { values: [first, second, third], packed },
+        context,
+        shares_context,
+    } = callback;
     let mut slots = [const { None }; SLOTS];
     slots[slot::CALLABLE] = Some(callable);
     slots[slot::FIRST_ARGUMENT] = first;
+    slots[slot::SECOND_ARGUMENT] = second;
     slots[slot::CONTEXT] = Some(context);
     slots[slot::EVENT_LOOP] = Some(event_loop.clone_ref(py).into_any());
     slots[slot::SOURCE_TRACEBACK] = source_traceback;
-    let state = State { more_arguments: [second, third], packed, cancelled: false };
+    let state = State { third_argument: third, packed, cancelled: false, shares_context };
     Object::new_untracked(py, slots, T::new(state, when))
 }
 
@@ -183,11 +201,11 @@ pub(crate) fn extract_stack(py: Python<'_>) -> PyResult<Py<PyAny>> {
 
 /// Shows the garbage collector a handle in one of the loop's queues, or, if it does not know the handle, what that refers to.
 pub(crate) fn visit_queued<T: AnyHandle>(handle: &Object<T>, see: &mut impl FnMut(&Py<PyAny>)) {
-    see(handle.as_py());
     if handle.is_tracked() {
+        see(handle.as_py());
         return;
     }
-    handle.try_with(|slots, state| slots.iter().chain(&state.more_arguments).flatten().for_each(see));
+    handle.try_with(|slots, state| slots.iter().chain([&state.third_argument]).flatten().for_each(see));
 }
 
 /// A callback on its way to be called.
@@ -196,6 +214,7 @@ struct Call<'py> {
     arguments: [Option<Bound<'py, PyAny>>; INLINE],
     packed: bool,
     context: Bound<'py, PyAny>,
+    shares_context: bool,
 }
 
 impl<'py> Call<'py> {
@@ -219,14 +238,28 @@ impl<'py> Call<'py> {
         get: impl Fn(&mut Option<Py<PyAny>>) -> Option<Bound<'py, PyAny>>,
     ) -> Option<Self> {
         handle.with(py, |slots, state| {
-            let [second, third] = &mut state.more_arguments;
             Some(Self {
                 callable: get(&mut slots[slot::CALLABLE])?,
-                arguments: [get(&mut slots[slot::FIRST_ARGUMENT]), get(second), get(third)],
+                arguments: [
+                    get(&mut slots[slot::FIRST_ARGUMENT]),
+                    get(&mut slots[slot::SECOND_ARGUMENT]),
+                    get(&mut state.third_argument),
+                ],
                 packed: state.packed,
                 context: get(&mut slots[slot::CONTEXT])?,
+                shares_context: state.shares_context,
             })
         })
+    }
+
+    /// Gives the callback a context of its own, if it has none.
+    #[inline]
+    fn own_context(&mut self) -> PyResult<()> {
+        if self.shares_context {
+            self.context = copy_of_context(&self.context)?;
+            self.shares_context = false;
+        }
+        Ok(())
     }
 
     /// Puts a callback that was taken back into its handle.
@@ -235,8 +268,10 @@ impl<'py> Call<'py> {
             let [first, second, third] = self.arguments.map(|argument| argument.map(Bound::unbind));
             slots[slot::CALLABLE] = Some(self.callable.unbind());
             slots[slot::FIRST_ARGUMENT] = first;
+            slots[slot::SECOND_ARGUMENT] = second;
             slots[slot::CONTEXT] = Some(self.context.unbind());
-            state.more_arguments = [second, third];
+            state.third_argument = third;
+            state.shares_context = self.shares_context;
         });
     }
 
@@ -251,29 +286,48 @@ impl<'py> Call<'py> {
 /// for `SystemExit` and `KeyboardInterrupt`, which leave (`Handle._run` in CPython's `asyncio/events.py`).
 #[inline]
 pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<()> {
-    let _held = handle.get().lock().map(|lock| lock.hold(py));
     // A handle that somebody else holds keeps its callback while and after it runs, as CPython's does. From one that only we
-    // hold it is taken rather than copied.
+    // hold it is taken rather than copied; and nobody can cancel it or ask about it.
     #[cfg(not(Py_GIL_DISABLED))]
     let unshared = handle.is_unshared(py);
     #[cfg(Py_GIL_DISABLED)]
     let unshared = false;
+    let held = handle.get().lock().filter(|_| !unshared).map(|lock| lock.hold(py));
     let call = if unshared {
         Call::taken(&handle, py)
     } else {
         handle.track(py);
+        own_context(&handle, py)?;
         Call::copied(&handle, py)
     };
-    let Some(call) = call else { return Ok(()) };
-    match call.make() {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            if unshared {
-                call.put_back(&handle, py);
-            }
-            failed(py, &handle, error)
+    let Some(mut call) = call else { return Ok(()) };
+    if let Err(error) = call.own_context().and_then(|()| call.make()) {
+        if unshared {
+            call.put_back(&handle, py);
         }
+        return failed(py, &handle, error);
     }
+    drop(call);
+    drop(held);
+    #[cfg(not(Py_GIL_DISABLED))]
+    handle.discard(py);
+    Ok(())
+}
+
+/// Gives a handle that others see a context of its own, if it shares one.
+fn own_context<T: AnyHandle>(handle: &Object<T>, py: Python<'_>) -> PyResult<()> {
+    let shared = handle.with(py, |slots, state| {
+        let context = slots[slot::CONTEXT].as_ref().filter(|_| state.shares_context);
+        context.map(|context| context.bind(py).clone())
+    });
+    let Some(shared) = shared else { return Ok(()) };
+    let own = copy_of_context(&shared)?.unbind();
+    let before = handle.with(py, |slots, state| {
+        state.shares_context = false;
+        slots[slot::CONTEXT].replace(own)
+    });
+    drop(before);
+    Ok(())
 }
 
 /// True once a handle was cancelled.
@@ -334,8 +388,8 @@ pub(crate) fn cancel_handle<T: AnyHandle>(py: Python<'_>, handle: &Object<T>) ->
         if event_loop.get().is_debug() { Some(handle.bind(py).repr()?.into_any().unbind()) } else { None };
     let dropped = handle.with(py, |slots, state| {
         slots[slot::REPR] = repr;
-        let [second, third] = &mut state.more_arguments;
-        (slots[slot::CALLABLE].take(), slots[slot::FIRST_ARGUMENT].take(), second.take(), third.take())
+        let places = [slot::CALLABLE, slot::FIRST_ARGUMENT, slot::SECOND_ARGUMENT];
+        (places.map(|place| slots[place].take()), state.third_argument.take())
     });
     drop(dropped);
     Ok(())
@@ -378,7 +432,8 @@ fn get_callback<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<P
 fn get_args<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
     let arguments = this.with(py, |slots, state| {
         slots[slot::CALLABLE].as_ref()?;
-        let values = std::iter::once(&slots[slot::FIRST_ARGUMENT]).chain(&state.more_arguments).flatten();
+        let values = [&slots[slot::FIRST_ARGUMENT], &slots[slot::SECOND_ARGUMENT], &state.third_argument];
+        let values = values.into_iter().flatten();
         Some((state.packed, values.map(|argument| argument.clone_ref(py)).collect::<Vec<_>>()))
     });
     match arguments {
@@ -389,6 +444,7 @@ fn get_args<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny
 }
 
 fn get_context<T: AnyHandle>(this: &Object<T>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    own_context(this, py)?;
     or_none(py, get_slot(this, py, slot::CONTEXT))
 }
 
@@ -487,19 +543,17 @@ macro_rules! handle_class {
             // The slots are the class's own business, in these three.
 
             fn traverse(&self, visitor: &mut Visitor) {
-                self.state().try_with(|state| {
-                    state.more_arguments.iter().for_each(|argument| visitor.visit_option(argument.as_ref()));
-                });
+                self.state().try_with(|state| visitor.visit_option(state.third_argument.as_ref()));
             }
 
             fn clear(&self, py: Python<'_>) {
-                let arguments = self.state().with(py, |state| std::mem::take(&mut state.more_arguments));
-                drop(arguments);
+                let argument = self.state().with(py, |state| state.third_argument.take());
+                drop(argument);
             }
 
             fn dismantle(&mut self, py: Python<'_>) {
-                let arguments = self.state().with(py, |state| std::mem::take(&mut state.more_arguments));
-                arguments.into_iter().flatten().for_each(|argument| argument.drop_ref(py));
+                let argument = self.state().with(py, |state| state.third_argument.take());
+                argument.into_iter().for_each(|argument| argument.drop_ref(py));
             }
         }
     };

@@ -15,6 +15,8 @@ pub(crate) struct Reentrant {
 struct Holder {
     thread: u64,
     times: u32,
+    /// How many wait: telling nobody would be a system call, too.
+    waiting: u32,
 }
 
 /// The lock is held until this is dropped.
@@ -22,7 +24,7 @@ pub(crate) struct Held<'a>(&'a Reentrant);
 
 impl Reentrant {
     pub(crate) const fn new() -> Self {
-        Self { holder: Mutex::new(Holder { thread: 0, times: 0 }), released: Condvar::new() }
+        Self { holder: Mutex::new(Holder { thread: 0, times: 0, waiting: 0 }), released: Condvar::new() }
     }
 
     /// Takes the lock, and waits for it without holding up others: with the GIL let go.
@@ -37,10 +39,11 @@ impl Reentrant {
         drop(holder);
         py.detach(|| {
             let mut holder = self.lock();
+            holder.waiting += 1;
             while holder.times > 0 {
                 holder = self.released.wait(holder).unwrap_or_else(PoisonError::into_inner);
             }
-            *holder = Holder { thread, times: 1 };
+            *holder = Holder { thread, times: 1, waiting: holder.waiting - 1 };
         });
         Held(self)
     }
@@ -55,7 +58,7 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let mut holder = self.0.lock();
         holder.times -= 1;
-        if holder.times == 0 {
+        if holder.times == 0 && holder.waiting > 0 {
             self.0.released.notify_one();
         }
     }

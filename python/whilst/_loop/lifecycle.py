@@ -143,6 +143,10 @@ class Lifecycle(Signals, Processes):
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
 
 
+def give_way() -> None:
+    """Give other threads and signals their turn: the interpreter sees to them where a function of Python's begins."""
+
+
 def _forget_current_task(loop: Lifecycle) -> None:
     """Have asyncio forget the task in which the parent forked.
 

@@ -11,7 +11,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::operations::Table;
 use super::readiness::Readiness;
-use super::{Completion, Event, Key, Operation, Purpose, Received, Waiting, sys};
+use super::{Completion, Event, Key, Operation, Pace, Purpose, Received, Waiting, sys};
 use crate::inbox::Waker;
 
 /// Operations, and the descriptors that they wait for.
@@ -22,6 +22,8 @@ pub(super) struct Epoll {
     stopped: Vec<Key>,
     /// Operations that could not be registered when they came over from another backend.
     refused: Vec<(Waiting, io::Error)>,
+    /// How many waits there were.
+    waits: u32,
 }
 
 impl Epoll {
@@ -31,6 +33,7 @@ impl Epoll {
             operations: Table::new(),
             stopped: Vec::new(),
             refused: Vec::new(),
+            waits: 0,
         })
     }
 
@@ -46,6 +49,12 @@ impl Epoll {
         }
     }
 
+    /// Whether there is nothing to poll for and nothing to tell.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.operations.is_empty() && self.stopped.is_empty() && self.refused.is_empty()
+    }
+
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         let number = self.operations.insert(waiting);
         match self.readiness.register(number, waiting.fd, waiting.purpose) {
@@ -59,7 +68,7 @@ impl Epoll {
 
     pub(super) fn cancel(&mut self, number: Operation) {
         let Some(waiting) = self.operations.remove(number) else { return };
-        if matches!(waiting.purpose, Purpose::Receive) {
+        if matches!(waiting.purpose, Purpose::Receive { .. }) {
             self.stopped.push(waiting.key);
         }
         self.readiness.unregister(number, waiting.fd, waiting.purpose.interest());
@@ -88,13 +97,14 @@ impl Epoll {
             waker.consume();
             return Ok(());
         }
-        let Self { readiness, operations, .. } = self;
+        self.waits = self.waits.wrapping_add(1);
+        let Self { readiness, operations, waits, .. } = self;
         readiness.wait(timeout, waker, |number| {
-            if let Some(&waiting) = operations.get(number) {
+            if let Some(waiting) = operations.get_mut(number) {
+                fulfil(waiting, *waits, completions);
                 if waiting.purpose.once() {
                     operations.remove(number);
                 }
-                fulfil(waiting, completions);
             }
         })
     }
@@ -109,7 +119,7 @@ impl Epoll {
                 event: match waiting.purpose {
                     // Whoever reads or writes now finds out.
                     Purpose::Watch(_) | Purpose::WatchOnce(_) => Event::Ready,
-                    Purpose::Receive => Event::Received(Received::Failed(error)),
+                    Purpose::Receive { .. } => Event::Received(Received::Failed(error)),
                     Purpose::Accept { .. } => Event::Accepted(Err(error)),
                 },
             });
@@ -117,19 +127,23 @@ impl Epoll {
     }
 }
 
-/// Does what an operation is for, now that its descriptor is ready.
-fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
+/// Does what an operation is for, now that the wait of this number has found its descriptor ready.
+fn fulfil<P>(waiting: &mut Waiting, wait: u32, completions: &mut Vec<Completion<P>>) {
     let key = waiting.key;
-    match waiting.purpose {
+    match &mut waiting.purpose {
         Purpose::Watch(_) | Purpose::WatchOnce(_) => {
             completions.push(Completion { key, event: Event::Ready });
         }
-        Purpose::Receive => {
+        Purpose::Receive { .. } => {
             completions.push(Completion { key, event: Event::Received(Received::Waiting) });
         }
-        Purpose::Accept { burst } => {
-            let accepted = accept(waiting.fd, burst);
+        Purpose::Accept { burst, pace } => {
+            // Where connections come one by one, none is behind the first; but a second wait in a row says that they do not.
+            let looks_further = !pace.alone || pace.wait.wrapping_add(1) == wait;
+            let begin = completions.len();
+            let accepted = accept(waiting.fd, if looks_further { *burst } else { 1 });
             completions.extend(accepted.map(|result| Completion { key, event: Event::Accepted(result) }));
+            *pace = Pace { wait, alone: completions.len() - begin <= 1 };
         }
     }
 }
@@ -138,7 +152,7 @@ fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
 ///
 /// A failure after the first connection is not passed on: the kernel looks for a free descriptor before it
 /// looks for a connection, so the failure may be for none. If there is one it fails at the next wait.
-fn accept(fd: RawFd, burst: usize) -> impl Iterator<Item = io::Result<OwnedFd>> {
+fn accept(fd: RawFd, burst: u32) -> impl Iterator<Item = io::Result<OwnedFd>> {
     let mut left = burst.max(1);
     let mut first = true;
     std::iter::from_fn(move || {

@@ -14,9 +14,10 @@ mod sys;
 mod uring;
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::buffers::Chunk;
 use self::epoll::Epoll;
@@ -34,7 +35,28 @@ pub struct Key(pub u64);
 
 /// The driver's name for an operation under way, by which it is cancelled. Never reused within a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Operation(u64);
+pub struct Operation(NonZeroU64);
+
+impl Operation {
+    /// The operation of this number; `None` for 0, which is no operation's.
+    fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    fn number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The number with these bits set.
+    fn with(self, bits: u64) -> Self {
+        Self(self.0 | bits)
+    }
+
+    /// The operation whose number, with these bits set, this one has.
+    fn without(self, bits: u64) -> Option<Self> {
+        Self::new(self.number() & !bits)
+    }
+}
 
 /// What a [`Driver::watch`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +95,7 @@ pub enum Received {
     /// Bytes, already out of the kernel (`io_uring`). Never empty.
     Data(Chunk),
     /// There is something to be read, and the caller reads it, without blocking: bytes, the end of the
-    /// stream or an error (`epoll`). Said again at the next wait for as long as something is left.
+    /// stream or an error (`epoll`, [`Driver::receive_directly`]). Said again at the next wait for as long as something is left.
     Waiting,
     /// The peer has shut down its sending side. The operation is over.
     End,
@@ -142,10 +164,24 @@ enum Purpose {
     Watch(Interest),
     /// As a watch, and over once it has been said.
     WatchOnce(Interest),
-    Receive,
-    Accept {
-        burst: usize,
+    /// `direct`: it is only said that there is something, and the caller reads it.
+    Receive {
+        direct: bool,
     },
+    Accept {
+        burst: u32,
+        pace: Pace,
+    },
+}
+
+/// Whether to look for another connection behind the one that there is. A look in vain is not cheap: the kernel makes the socket
+/// first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The wait that last found a connection.
+    wait: u32,
+    /// That one was alone.
+    alone: bool,
 }
 
 impl Purpose {
@@ -157,10 +193,13 @@ impl Purpose {
     fn interest(self) -> Interest {
         match self {
             Self::Watch(interest) | Self::WatchOnce(interest) => interest,
-            Self::Receive | Self::Accept { .. } => Interest::Readable,
+            Self::Receive { .. } | Self::Accept { .. } => Interest::Readable,
         }
     }
 }
+
+/// A waker that nobody wakes through: for the polls of [`Driver::spin`], which would take note of a wake and say nothing of it.
+static NOBODYS: Waker = Waker::new();
 
 /// The drivers that this machine has, by the names that `WHILST_DRIVER` takes, the preferred one first.
 pub fn available() -> Vec<&'static str> {
@@ -214,6 +253,8 @@ pub struct Driver<P> {
     slices: Vec<libc::iovec>,
     /// The threads for file operations that the backend has no way of its own for.
     pool: Option<Pool>,
+    /// Set for the length of a [`Driver::spin`].
+    spins: bool,
 }
 
 enum Backend<P> {
@@ -262,6 +303,7 @@ impl<P: Payload> Driver<P> {
             origin: Origin::here(),
             slices: Vec::new(),
             pool: None,
+            spins: false,
         })
     }
 
@@ -281,12 +323,29 @@ impl<P: Payload> Driver<P> {
     /// Receives from a stream socket, on and on, until the end of the stream, a failure or
     /// [`Driver::cancel`].
     pub fn receive(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Receive })
+        self.start(Waiting { fd, key, purpose: Purpose::Receive { direct: false } })
+    }
+
+    /// As [`Driver::receive`], but that it is always the caller who reads: what there is is announced by
+    /// [`Received::Waiting`], and [`Received::Data`] and [`Received::End`] never come. With `epoll` there is no
+    /// difference.
+    ///
+    /// For connections on which much comes in: the caller reads straight into the memory where it wants the
+    /// bytes, which saves copying them out of a [`Chunk`], for one system call more each time.
+    pub fn receive_directly(&mut self, fd: RawFd, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::Receive { direct: true } })
     }
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.
     pub fn accept(&mut self, fd: RawFd, burst: usize, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst } })
+        self.start(Waiting {
+            fd,
+            key,
+            purpose: Purpose::Accept {
+                burst: u32::try_from(burst).unwrap_or(u32::MAX),
+                pace: Pace::default(),
+            },
+        })
     }
 
     /// Says [`Event::Ready`] at every wait at which `fd` is ready, until cancelled.
@@ -371,7 +430,7 @@ impl<P: Payload> Driver<P> {
     ///
     /// A file operation ends with ECANCELED if it has not begun, else with whatever it comes to.
     pub fn cancel(&mut self, operation: Operation) {
-        if operation.0 & POOL != 0 {
+        if operation.number() & POOL != 0 {
             if let Some(pool) = &mut self.pool {
                 pool.cancel(operation);
             }
@@ -393,7 +452,7 @@ impl<P: Payload> Driver<P> {
     ///
     /// Of a file operation nothing more is promised than by [`Driver::cancel`].
     pub fn cancel_now(&mut self, operation: Operation) -> io::Result<()> {
-        if operation.0 & POOL != 0 {
+        if operation.number() & POOL != 0 {
             self.cancel(operation);
             return Ok(());
         }
@@ -456,17 +515,53 @@ impl<P: Payload> Driver<P> {
         result
     }
 
+    /// Whether a wait that must not block would find nothing and change nothing, so that it may be left out.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.pool.is_none()
+            && match &self.backend {
+                Backend::Unmade => true,
+                Backend::Epoll(epoll) => epoll.is_idle(),
+                Backend::Uring(uring) => uring.is_idle(),
+            }
+    }
+
+    /// As [`Driver::wait`], and blocks for nothing: it asks the kernel again and again, for up to `longest`. Returns
+    /// early when something completed and when woken, but not for a signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::wait`].
+    pub fn spin(&mut self, longest: Duration, completions: &mut Vec<Completion<P>>) -> io::Result<()> {
+        self.settle()?;
+        let begin = Instant::now();
+        let count = completions.len();
+        self.spins = true;
+        let result = loop {
+            let polled = self.wait(Some(Duration::ZERO), completions);
+            let found = completions.len() > count || self.waker.is_notified();
+            if found || polled.is_err() || begin.elapsed() >= longest {
+                break polled;
+            }
+            std::hint::spin_loop();
+        };
+        self.spins = false;
+        self.waker.consume();
+        result
+    }
+
     fn wait_on_backend(
         &mut self,
         timeout: Option<Duration>,
         completions: &mut Vec<Completion<P>>,
     ) -> io::Result<()> {
+        let waker = if self.spins { &NOBODYS } else { &*self.waker };
         match &mut self.backend {
-            Backend::Unmade => sys::wait_for_waker(timeout, &self.waker),
-            Backend::Epoll(epoll) => epoll.wait(timeout, &self.waker, completions),
+            Backend::Unmade => sys::wait_for_waker(timeout, waker),
+            Backend::Epoll(epoll) => epoll.wait(timeout, waker, completions),
             Backend::Uring(uring) => match uring.prepare() {
-                Ok(()) if uring.waits_on_ring() => uring.wait(timeout, &self.waker, completions),
-                Ok(()) => uring.wait_without_ring(timeout, &self.waker, completions),
+                Ok(()) if uring.waits_on_ring() => uring.wait(timeout, waker, completions),
+                Ok(()) => uring.wait_without_ring(timeout, waker, completions),
                 Err(_) if self.choice == Choice::Automatic => self.fall_back(timeout, completions),
                 Err(error) => {
                     uring.fail_sends(completions);
@@ -501,7 +596,8 @@ impl<P: Payload> Driver<P> {
             }
         }
         let timeout = if completions.len() > begin { Some(Duration::ZERO) } else { timeout };
-        let result = epoll.wait(timeout, &self.waker, completions);
+        let waker = if self.spins { &NOBODYS } else { &*self.waker };
+        let result = epoll.wait(timeout, waker, completions);
         self.backend = Backend::Epoll(epoll);
         result
     }

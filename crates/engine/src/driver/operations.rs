@@ -21,6 +21,13 @@ struct Slot<O> {
 /// Generations stay below this, which leaves the upper bits of an operation's number to the backend.
 const GENERATIONS: u32 = 1 << 28;
 
+/// Not 0, so that no number is.
+const FIRST: u32 = 1;
+
+fn number(generation: u32, index: u32) -> Operation {
+    Operation::new(u64::from(generation) << 32 | u64::from(index)).expect("generations begin above 0")
+}
+
 impl<O> Table<O> {
     pub(super) const fn new() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), live: 0 }
@@ -28,29 +35,29 @@ impl<O> Table<O> {
 
     pub(super) fn insert(&mut self, operation: O) -> Operation {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, operation: None });
+            self.slots.push(Slot { generation: FIRST, operation: None });
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 operations")
         });
         let slot = &mut self.slots[index as usize];
         slot.operation = Some(operation);
         self.live += 1;
-        Operation(u64::from(slot.generation) << 32 | u64::from(index))
+        number(slot.generation, index)
     }
 
     pub(super) fn get_mut(&mut self, number: Operation) -> Option<&mut O> {
-        let slot = self.slots.get_mut(number.0 as u32 as usize)?;
-        if u64::from(slot.generation) == number.0 >> 32 { slot.operation.as_mut() } else { None }
+        let slot = self.slots.get_mut(number.number() as u32 as usize)?;
+        if u64::from(slot.generation) == number.number() >> 32 { slot.operation.as_mut() } else { None }
     }
 
     pub(super) fn get(&self, number: Operation) -> Option<&O> {
-        let slot = self.slots.get(number.0 as u32 as usize)?;
-        if u64::from(slot.generation) == number.0 >> 32 { slot.operation.as_ref() } else { None }
+        let slot = self.slots.get(number.number() as u32 as usize)?;
+        if u64::from(slot.generation) == number.number() >> 32 { slot.operation.as_ref() } else { None }
     }
 
     pub(super) fn remove(&mut self, number: Operation) -> Option<O> {
-        let index = number.0 as u32;
+        let index = number.number() as u32;
         let slot = self.slots.get_mut(index as usize)?;
-        if u64::from(slot.generation) != number.0 >> 32 {
+        if u64::from(slot.generation) != number.number() >> 32 {
             return None;
         }
         let operation = slot.operation.take()?;
@@ -70,7 +77,7 @@ impl<O> Table<O> {
     /// The numbers of all operations.
     pub(super) fn numbers(&self) -> Vec<Operation> {
         let numbered = self.slots.iter().enumerate().filter(|(_, slot)| slot.operation.is_some());
-        numbered.map(|(index, slot)| Operation(u64::from(slot.generation) << 32 | index as u64)).collect()
+        numbered.map(|(index, slot)| number(slot.generation, index as u32)).collect()
     }
 
     /// The same table, numbers kept, over other descriptions of the operations.

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
-use whilst_engine::driver::{Choice, Event, Interest, Key};
+use whilst_engine::driver::{Choice, Event, Interest, Key, Received};
 
 use crate::support::*;
 
@@ -19,6 +19,7 @@ over_both!(
     gathers_slices,
     more_slices_than_go_into_one_send,
     ping_pong_within_the_driver,
+    received_directly,
     send_of_nothing,
     sends_fail_with_the_sockets_error,
     sends_over_socketpair,
@@ -340,4 +341,84 @@ fn bulk_both_ways(choice: Choice) {
     writer.join().unwrap();
     assert!(reader.join().unwrap() == outgoing, "what was sent arrived otherwise");
     assert!(received == incoming, "what arrived is not what was sent");
+}
+
+/// A look for a connection that is not there costs more than one that is: none is made where connections come alone, while a crowd is
+/// taken in two waits.
+#[test]
+fn connections_that_come_alone_are_taken_alone() {
+    let mut world = World::new(Choice::Epoll);
+    let listener = listener();
+    world.accept(&listener, 1);
+    let _first = connect(&listener);
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    assert_eq!(world.wait(Duration::ZERO), 0);
+    let _crowd: Vec<_> = (0..5).map(|_| connect(&listener)).collect();
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    assert_eq!(world.wait(Duration::from_secs(5)), 4);
+    assert_eq!(world.wait(Duration::ZERO), 0);
+    // Where the last ones were many the next may be, too.
+    let _crowd: Vec<_> = (0..5).map(|_| connect(&listener)).collect();
+    assert_eq!(world.wait(Duration::from_secs(5)), 5);
+    let _last = connect(&listener);
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    let _pair: Vec<_> = (0..2).map(|_| connect(&listener)).collect();
+    // The wait before was another one's, and this one finds a second in a row.
+    assert_eq!(world.wait(Duration::from_secs(5)), 2);
+}
+
+fn received_directly(choice: Choice) {
+    let mut world = World::new(choice);
+    let (here, there) = tcp_pair();
+    let operation = world.driver.receive_directly(here.as_raw_fd(), Key(1)).unwrap();
+    let sent = pattern(300_000, 1);
+    let thread = thread::spawn({
+        let sent = sent.clone();
+        move || {
+            (&there).write_all(&sent).unwrap();
+            there
+        }
+    });
+    let mut bytes = Vec::new();
+    while bytes.len() < sent.len() {
+        let event = world.event(1);
+        assert!(matches!(event, Event::Received(Received::Waiting)), "{event:?}");
+        match World::received(event, here.as_raw_fd()) {
+            Said::Bytes(more) => bytes.extend(more),
+            other => panic!("{other:?} after {} bytes", bytes.len()),
+        }
+    }
+    assert!(bytes == sent);
+    let there = thread.join().unwrap();
+
+    // Said again for as long as it is not read.
+    (&there).write_all(b"left").unwrap();
+    for _ in 0..3 {
+        let event = world.event(1);
+        assert!(matches!(event, Event::Received(Received::Waiting)), "{event:?}");
+    }
+    // Nothing is taken out of the kernel by the time it is cancelled, and another kind of receive goes on.
+    world.driver.cancel(operation);
+    assert!(matches!(world.last_word(&here, 1), Said::Stopped));
+    (&there).write_all(b" and more").unwrap();
+    let operation = world.receive(&here, 2);
+    let mut rest = world.find(|completion| match World::received(completion.event, here.as_raw_fd()) {
+        Said::Bytes(bytes) if completion.key == Key(2) => Some(bytes),
+        _ => None,
+    });
+    // The cancelled one may have announced the first of them, which `last_word` has read then.
+    world.driver.cancel(operation);
+    loop {
+        match World::received(world.event(2), here.as_raw_fd()) {
+            Said::Bytes(more) => rest.extend(more),
+            Said::Stopped => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(b"left and more".ends_with(&rest), "{rest:?}");
+
+    // The end is for the caller to find, and so is a failure.
+    world.driver.receive_directly(here.as_raw_fd(), Key(3)).unwrap();
+    there.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(world.last_word(&here, 3), Said::End));
 }

@@ -22,6 +22,8 @@ over_both!(
     no_wake_is_lost,
     one_entry_for_a_send_and_the_wait,
     shorter_than_a_millisecond,
+    spinning_blocks_for_nothing,
+    spinning_ends_with_what_comes,
     without_blocking,
 );
 
@@ -78,6 +80,65 @@ fn shorter_than_a_millisecond(choice: Choice) {
         assert!(begin.elapsed() >= QUIET);
         sleeper.join().unwrap();
     });
+}
+
+/// The number of times that this thread has gone to sleep of itself.
+fn sleeps() -> libc::c_long {
+    // SAFETY: all zero is a value of the structure, which the call fills.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
+        usage.ru_nvcsw
+    }
+}
+
+fn spinning_blocks_for_nothing(choice: Choice) {
+    idle_and_busy(choice, |world| {
+        // The first one makes what is made once.
+        world.driver.spin(Duration::ZERO, &mut Vec::new()).unwrap();
+        let before = sleeps();
+        let begin = Instant::now();
+        world.driver.spin(QUIET, &mut Vec::new()).unwrap();
+        assert!(begin.elapsed() >= QUIET);
+        assert_eq!(sleeps(), before);
+    });
+}
+
+fn spinning_ends_with_what_comes(choice: Choice) {
+    idle_and_busy(choice, |world| {
+        // A wake before it, one meanwhile, and none is left for the next.
+        for delay in [Duration::ZERO, Duration::from_millis(5)] {
+            let waker = world.waker.clone();
+            let wake = move || {
+                thread::sleep(delay);
+                waker.wake();
+            };
+            if delay.is_zero() {
+                wake()
+            } else {
+                drop(thread::spawn(wake))
+            }
+            let begin = Instant::now();
+            world.driver.spin(LIMIT, &mut Vec::new()).unwrap();
+            assert!(begin.elapsed() < LIMIT);
+            let begin = Instant::now();
+            world.wait(QUIET);
+            assert!(begin.elapsed() >= QUIET);
+        }
+    });
+    let mut world = World::new(choice);
+    let (here, mut there) = pair();
+    world.receive(&here, 2);
+    let sender = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(5));
+        there.write_all(b"ball").unwrap();
+    });
+    let mut said = Vec::new();
+    let begin = Instant::now();
+    world.driver.spin(LIMIT, &mut said).unwrap();
+    assert!(begin.elapsed() < LIMIT);
+    assert!(said.iter().all(|completion| completion.key.0 == 2) && !said.is_empty());
+    sender.join().unwrap();
 }
 
 fn a_wake_before_it_ends_it(choice: Choice) {

@@ -15,6 +15,7 @@ use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
 use super::sockets::SocketWait;
+use super::waiting::Manner;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
@@ -26,14 +27,19 @@ use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
 
 /// The longest wait, in seconds: a day, as in CPython (`MAXIMUM_SELECT_TIMEOUT`), where some clocks and calls overflow.
-const LONGEST_WAIT: f64 = 24.0 * 3600.0;
+pub(super) const LONGEST_WAIT: f64 = 24.0 * 3600.0;
+
+/// So many iterations in a row may leave out the wait, where it could bring nothing. It also looks after signals whose handlers no
+/// Python code has run meanwhile, and forks.
+const MOST_LEFT_OUT: u32 = 64;
 
 impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        let mut left_out = 0;
         let result = loop {
-            if let Err(error) = Self::iterate(this) {
+            if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
             }
             if core.stopping.load(Ordering::Relaxed) {
@@ -43,20 +49,25 @@ impl LoopCore {
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
-        let settled = Self::wait(this, Some(Duration::ZERO));
+        let settled = Self::wait(this, Manner::Poll);
         result.and(settled)
     }
 
-    fn iterate(this: &Bound<'_, Self>) -> PyResult<()> {
+    /// `left_out`: how many iterations it is since the last that waited or polled.
+    fn iterate(this: &Bound<'_, Self>, left_out: &mut u32) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         core.take_inbox(py);
-        Self::submit_unsent(this)?;
-        Self::wait(this, core.time_to_wait(py))?;
-        check_signals(py)?;
-        core.take_inbox(py);
-        core.take_due_timers(py);
-        let count = core.state.with(py, |state| state.ready.begin());
+        if *left_out < MOST_LEFT_OUT && core.need_not_wait(py) {
+            *left_out += 1;
+        } else {
+            *left_out = 0;
+            Self::submit_unsent(this)?;
+            Self::wait_for_work(this)?;
+            check_signals(py)?;
+            core.take_inbox(py);
+        }
+        let count = core.begin(py);
         for _ in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
             Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
@@ -83,8 +94,18 @@ impl LoopCore {
         this.call_method1("call_exception_handler", (context,)).map(drop)
     }
 
+    /// True if there is something to run, nothing to send and nothing to poll for: then a wait could bring nothing.
+    #[inline]
+    fn need_not_wait(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| {
+            !state.ready.is_empty()
+                && state.unsent.is_empty()
+                && state.driver.as_ref().is_some_and(|driver| driver.is_idle())
+        })
+    }
+
     /// How long the wait may block: not at all if there is something to run, else until the next timer.
-    fn time_to_wait(&self, py: Python<'_>) -> Option<Duration> {
+    pub(super) fn time_to_wait(&self, py: Python<'_>) -> Option<Duration> {
         if self.stopping.load(Ordering::Relaxed) {
             return Some(Duration::ZERO);
         }
@@ -100,20 +121,20 @@ impl LoopCore {
     }
 
     /// Submits what is outstanding, waits, and queues what completed. The GIL is let go only for a wait that may block.
-    fn wait(this: &Bound<'_, Self>, timeout: Option<Duration>) -> PyResult<()> {
+    pub(super) fn wait(this: &Bound<'_, Self>, manner: Manner) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        let (driver, mut completions, timeout) = core.state.with(py, |state| {
+        let (driver, mut completions, manner) = core.state.with(py, |state| {
             // What another thread has queued since the time was computed, on builds without a GIL: from here on it would wake us.
             let queued = !state.ready.is_empty() || !state.unsent.is_empty();
-            let timeout = if queued { Some(Duration::ZERO) } else { timeout };
-            (state.driver.take(), std::mem::take(&mut state.completions), timeout)
+            let manner = if queued { Manner::Poll } else { manner };
+            (state.driver.take(), std::mem::take(&mut state.completions), manner)
         });
         let Some(mut driver) = driver else { return Err(PyRuntimeError::new_err(WRONG_THREAD)) };
-        let result = if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            driver.wait(timeout, &mut completions)
-        } else {
-            py.detach(|| driver.wait(timeout, &mut completions))
+        let result = match manner {
+            Manner::Poll => driver.wait(Some(Duration::ZERO), &mut completions),
+            Manner::Spin(longest) => core.without_gil(py, || driver.spin(longest, &mut completions)),
+            Manner::Block(timeout) => core.without_gil(py, || driver.wait(timeout, &mut completions)),
         };
         let (asked, completions) = core.state.with(py, |state| {
             // What other threads have cancelled meanwhile.
@@ -181,7 +202,7 @@ impl LoopCore {
                 };
                 core.state.with(py, queue);
             }
-            Event::File(event) => core.push(py, Work::File(key, event)),
+            Event::File(event) => core.push(py, Work::File(key, Box::new(event))),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -238,7 +259,7 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| told.report_slow(py, seconds))
             }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
-            Work::File(key, event) => Self::file_operation_ended(this, key, event),
+            Work::File(key, event) => Self::file_operation_ended(this, key, *event),
         }
     }
 

@@ -24,9 +24,10 @@ impl LoopCore {
     }
 
     /// Note that no thread runs the loop, and forget that it was told to stop.
-    fn _leave(&self) {
+    fn _leave(&self, py: Python<'_>) {
         self.stopping.store(false, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
+        drop(self.future_keywords.with(py, Option::take));
     }
 
     /// Let go of what the kernel keeps for this thread alone, at the end of a run: a ring. `ends`: the thread may end before the

@@ -3,6 +3,7 @@
 //! The class `whilst.Loop` is made in Python, of this one, of the methods that are coroutines by nature, and of
 //! `asyncio.AbstractEventLoop`.
 
+pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
@@ -13,6 +14,7 @@ pub(crate) mod sendfile;
 pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
+pub(crate) mod waiting;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use whilst_engine::driver::{Choice, Completion, Driver, FileEvent, Interest, Key, Operation};
 use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
@@ -33,6 +36,7 @@ use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
+use self::waiting::Patience;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
@@ -87,8 +91,11 @@ pub(crate) enum Work {
     /// The writing end of a pipe has something to do of its own.
     WritePipe(Object<WritePipe>, PipeWork),
     /// A file operation is done.
-    File(Key, FileEvent),
+    File(Key, Box<FileEvent>),
 }
+
+// A loop with many callbacks pending is as fast as its queue is small.
+const _: () = assert!(size_of::<Work>() <= 32);
 
 /// What the loop's thread works on.
 pub(crate) struct State {
@@ -113,6 +120,8 @@ pub(crate) struct State {
     watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
+    /// A copy of a context that waiting callbacks share, which nobody ever enters.
+    shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
 }
@@ -123,15 +132,22 @@ pub(crate) struct LoopCore {
     pub(crate) state: Guarded<State>,
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
+    patience: Guarded<Patience>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     debug: AtomicBool,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Many callbacks have been queued in this iteration.
+    many_ready: AtomicBool,
+    /// Many timers wait.
+    many_timers: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
     current_handle: Guarded<Option<Py<PyAny>>>,
+    /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
+    future_keywords: Guarded<Option<Py<PyDict>>>,
     driver_name: &'static str,
 }
 
@@ -171,15 +187,20 @@ impl LoopCore {
                 spare_bytes: None,
                 watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
+                shared_context: None,
                 completions: Vec::new(),
             }),
             inbox: Inbox::new(waker),
+            patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
             debug: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            many_ready: AtomicBool::new(false),
+            many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
+            future_keywords: Guarded::new(None),
             driver_name,
         })
     }
@@ -230,6 +251,7 @@ impl LoopCore {
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
+            state.shared_context.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
         self.inbox.for_each(|work| match work {
@@ -239,6 +261,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
 
@@ -246,6 +269,7 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        drop(self.future_keywords.with(py, Option::take));
     }
 }
 
@@ -272,6 +296,7 @@ impl LoopCore {
         self.take_inbox(py);
         let waits = self.state.with(py, |state| {
             state.ready.push(work);
+            self.note_how_many(state);
             state.driver.is_none()
         });
         if waits {
@@ -366,6 +391,7 @@ impl LoopCore {
                     std::mem::take(&mut state.transports),
                     std::mem::take(&mut state.acceptors),
                     std::mem::take(&mut state.unsent),
+                    state.shared_context.take(),
                     state.driver.take(),
                 ),
             )

@@ -8,13 +8,18 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
-use crate::ffi::arguments::Arguments;
+use crate::ffi::arguments::{Arguments, Keyword};
 use crate::ffi::call::copy_context;
+#[cfg(not(Py_GIL_DISABLED))]
+use crate::ffi::call::have_same_variables;
 use crate::ffi::class::{Instance, Object};
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::stored_arguments::StoredArguments;
 use crate::handle::{AnyHandle, Callback, Handle, ThreadSafeHandle, TimerHandle, new_handle};
+
+/// From so many callbacks that wait on, they share copies of contexts.
+const MANY: usize = 128;
 
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
@@ -82,9 +87,14 @@ impl LoopCore {
         let py = this.py();
         let core = this.get();
         core.check_open()?;
+        static CONTEXT: Keyword = Keyword::new("context");
         let mut context = None;
         let mut callable = arguments.get(first);
-        if arguments.has_keywords() {
+        if let Some(value) = arguments.only(&CONTEXT) {
+            if !value.is_none() {
+                context = Some(value.clone().unbind());
+            }
+        } else if arguments.has_keywords() {
             for (name, value) in arguments.keywords() {
                 match name.to_str()? {
                     "context" => {
@@ -121,16 +131,56 @@ impl LoopCore {
             // CPython's `call_later` is a call of `call_at`, which is what its words say.
             check_callback(callable, if function == "call_later" { "call_at" } else { function })?;
         }
-        let context = match context {
-            Some(context) => context,
-            None => copy_context(py)?.unbind(),
+        let (context, shares_context) = match context {
+            Some(context) => (context, false),
+            None => core.copy_context::<T>(py)?,
         };
-        let callback = Callback::new(
-            callable.clone().unbind(),
-            StoredArguments::new(py, arguments.rest(first + 1))?,
-            context,
-        );
+        let arguments = StoredArguments::new(py, arguments.rest(first + 1))?;
+        let callback = Callback::new(callable.clone().unbind(), arguments, context, shares_context);
         new_handle(py, this.as_unbound(), callback, when, debug)
+    }
+
+    /// A copy of the current context, and whether it is one that other callbacks share and that must be copied before it is used.
+    ///
+    /// Each callback has a copy of its own. But while many wait, one copy of what has not changed does for all of them, and their
+    /// own are made when they run: a handful of contexts at a time, which CPython has in a free list, instead of so many
+    /// objects for its garbage collector to walk through.
+    #[inline]
+    fn copy_context<T: AnyHandle>(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
+        let copy = copy_context(py)?;
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let many = if T::WAITS_FOR_TIME { &self.many_timers } else { &self.many_ready };
+            if many.load(Ordering::Relaxed) {
+                return Ok((self.share_context(copy), true));
+            }
+        }
+        Ok((copy.unbind(), false))
+    }
+
+    /// Takes note of whether so many callbacks wait that they share contexts.
+    #[inline]
+    pub(super) fn note_how_many(&self, state: &State) {
+        if state.ready.len() >= MANY {
+            self.many_ready.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The copy of a context that callbacks share, if it is still the same as this one, else this one from now on.
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[cold]
+    fn share_context(&self, copy: Bound<'_, PyAny>) -> Py<PyAny> {
+        let py = copy.py();
+        let shared = self.state.with(py, |state| state.shared_context.as_ref().map(|it| it.bind(py).clone()));
+        if let Some(shared) = shared
+            && have_same_variables(&shared, &copy)
+        {
+            return shared.unbind();
+        }
+        let copy = copy.unbind();
+        let before = self.state.with(py, |state| state.shared_context.replace(copy.clone_ref(py)));
+        drop(before);
+        copy
     }
 
     /// Raises `RuntimeError` if the loop runs on another thread (`BaseEventLoop._check_thread`).
@@ -164,26 +214,37 @@ impl LoopCore {
     fn schedule(&self, py: Python<'_>, when: f64, timer: &Object<TimerHandle>) {
         // What is no number is before no time, so that CPython's loop runs it at once (`if handle._when >= end_time: break`).
         let when = if when.is_nan() { f64::NEG_INFINITY } else { when };
-        let key = self.state.with(py, |state| state.timers.insert(when, timer.clone_ref(py)));
+        let key = self.state.with(py, |state| {
+            if state.timers.len() == MANY {
+                self.many_timers.store(true, Ordering::Relaxed);
+            }
+            state.timers.insert(when, timer.clone_ref(py))
+        });
         timer.get().set_key(py, Some(key));
     }
 
-    /// Queues the timers whose time has come. The clock's resolution is a nanosecond; a timer that is due within it is due.
+    /// Queues the timers whose time has come, and says how many callbacks and so on the iteration runs. The clock's resolution is a
+    /// nanosecond; a timer that is due within it is due.
     #[inline]
-    pub(super) fn take_due_timers(&self, py: Python<'_>) {
-        let due = |state: &mut State| {
-            if state.timers.is_empty() {
-                return 0;
+    pub(super) fn begin(&self, py: Python<'_>) -> usize {
+        let (count, context) = self.state.with(py, |state| {
+            if !state.timers.is_empty() {
+                Self::take_due_timers(state);
             }
-            let limit = now() + 1e-9;
-            let mut count = 0;
-            while let Some(timer) = state.timers.pop_due(limit) {
-                state.ready.push(Work::Timer(timer));
-                count += 1;
-            }
-            count
-        };
-        self.state.with(py, due);
+            self.many_ready.store(false, Ordering::Relaxed);
+            self.many_timers.store(state.timers.len() >= MANY, Ordering::Relaxed);
+            // What its variables hold is not to be kept for long.
+            (state.ready.begin(), state.shared_context.take())
+        });
+        drop(context);
+        count
+    }
+
+    fn take_due_timers(state: &mut State) {
+        let limit = now() + 1e-9;
+        while let Some(timer) = state.timers.pop_due(limit) {
+            state.ready.push(Work::Timer(timer));
+        }
     }
 }
 
@@ -269,6 +330,9 @@ fn send<T: AnyHandle>(
         core.inbox
             .push(work(handle.clone_ref(py)))
             .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
+        if core.inbox.len() == MANY {
+            core.many_ready.store(true, Ordering::Relaxed);
+        }
     }
     Ok(handle.into_any())
 }

@@ -2,7 +2,10 @@
 //!
 //! Futures and tasks are CPython's own, looked up in `asyncio.futures` and `asyncio.tasks` at each call.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
@@ -57,8 +60,37 @@ fn task_keywords(py: Python<'_>) -> PyResult<&(Py<PyTuple>, Py<PyTuple>)> {
 /// A future of the loop.
 pub(crate) fn new_future<'py>(this: &Bound<'py, LoopCore>) -> PyResult<Bound<'py, PyAny>> {
     static FUTURE: LateImport = LateImport::new("asyncio.futures", "Future");
+    static NATIVE: Import = Import::new("_asyncio", "Future");
     let py = this.py();
-    call_keywords(&FUTURE.get(py)?, None, loop_keyword(py)?, &[this.as_ptr()])
+    let class = FUTURE.get(py)?;
+    match NATIVE.get(py) {
+        Ok(native) if class.is(native) => new_native_future(this, &class),
+        _ => call_keywords(&class, None, loop_keyword(py)?, &[this.as_ptr()]),
+    }
+}
+
+/// An `asyncio.Future` of CPython's own. Such a class of C's wants its keywords in a dictionary, and making and destroying one is a
+/// fifth of the whole: so there is one for a run of the loop. (For longer it would keep the loop alive.)
+fn new_native_future<'py>(
+    this: &Bound<'py, LoopCore>,
+    class: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let core = this.get();
+    let kept = core.future_keywords.with(py, |place| place.as_ref().map(|it| it.clone_ref(py)));
+    let keywords = match kept {
+        Some(keywords) => keywords.into_bound(py),
+        None => {
+            let keywords = PyDict::new(py);
+            keywords.set_item(intern!(py, "loop"), this)?;
+            if core.thread.load(Ordering::Relaxed) != 0 {
+                let keywords = keywords.clone().unbind();
+                drop(core.future_keywords.with(py, |place| place.replace(keywords)));
+            }
+            keywords
+        }
+    };
+    class.call((), Some(&keywords))
 }
 
 fn create_future(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {

@@ -3,7 +3,47 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
+
+/// The name of a keyword argument that is mostly given alone, and is to be recognised without a look at its characters.
+pub(crate) struct Keyword {
+    text: &'static str,
+    /// The name as code has it in which the call is written out.
+    interned: PyOnceLock<Py<PyString>>,
+    /// The names of a call that has not that object: CPython's tasks make a tuple of their own, once.
+    names: PyOnceLock<Py<PyTuple>>,
+}
+
+impl Keyword {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Self { text, interned: PyOnceLock::new(), names: PyOnceLock::new() }
+    }
+
+    /// True if the one element of `names` is the name.
+    #[inline]
+    fn is_only_name(&self, names: &Bound<'_, PyTuple>) -> bool {
+        let py = names.py();
+        if self.names.get(py).is_some_and(|known| known.is(names)) {
+            return true;
+        }
+        let interned = self.interned.get_or_init(py, || PyString::intern(py, self.text).unbind());
+        // SAFETY: by what `only` has checked there is one value behind the positional ones, and so one name.
+        let name = unsafe { ffi::PyTuple_GET_ITEM(names.as_ptr(), 0) };
+        name == interned.as_ptr() || self.is_written(names)
+    }
+
+    #[cold]
+    fn is_written(&self, names: &Bound<'_, PyTuple>) -> bool {
+        let same =
+            names.get_item(0).is_ok_and(|name| name.extract::<&str>().is_ok_and(|name| name == self.text));
+        if same {
+            // The first such tuple. Others are recognised here, again and again.
+            let _ = self.names.set(names.py(), names.clone().unbind());
+        }
+        same
+    }
+}
 
 /// Positional and keyword arguments, borrowed for the length of a call.
 #[derive(Clone, Copy)]
@@ -76,6 +116,13 @@ impl<'a, 'py> Arguments<'a, 'py> {
             // SAFETY: CPython only ever puts strings there.
             (unsafe { name.cast_into_unchecked() }, self.value(index))
         })
+    }
+
+    /// The keyword argument, if there is one, no other, and it is this one.
+    #[inline]
+    pub(crate) fn only(&self, keyword: &Keyword) -> Option<&'a Bound<'py, PyAny>> {
+        let names = self.names.filter(|_| self.values.len() == self.positional + 1)?;
+        (keyword.is_only_name(&names)).then(|| self.value(self.positional))
     }
 
     /// True if there are keyword arguments.

@@ -46,6 +46,16 @@ impl WritableBuffer {
         View::of(object, ffi::PyBUF_WRITABLE).map(Self)
     }
 
+    /// How many bytes there are.
+    pub(crate) fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    /// The memory, for whoever fills it without Rust looking on, and how many bytes it is. It stays for as long as `self` lives.
+    pub(super) fn memory(&mut self) -> (*mut u8, usize) {
+        (self.0.0.buf.cast(), self.0.length())
+    }
+
     /// The bytes.
     pub(crate) fn bytes<'a>(&'a mut self, _py: Python<'a>) -> &'a mut [u8] {
         if self.0.length() == 0 {

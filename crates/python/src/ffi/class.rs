@@ -28,7 +28,7 @@ use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use super::spare::Spare;
+use super::pool::Pool;
 
 /// What an instance of a class holds behind its base's layout.
 pub(crate) trait Instance: Sized + Send + Sync + 'static {
@@ -88,7 +88,7 @@ pub(crate) struct Class {
     /// Where in an instance the list of weak references is, in bytes from its head; 0 if there is none.
     weak_references: AtomicIsize,
     /// Memory for instances that fill their slots.
-    spare: Spare,
+    pool: Pool,
 }
 
 impl Class {
@@ -98,7 +98,7 @@ impl Class {
             offset: AtomicUsize::new(0),
             base_size: AtomicUsize::new(0),
             weak_references: AtomicIsize::new(0),
-            spare: Spare::new(),
+            pool: Pool::new(),
         }
     }
 
@@ -109,8 +109,8 @@ impl Class {
     }
 
     #[inline]
-    pub(super) fn spare(&self) -> &Spare {
-        &self.spare
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Where in an instance the Rust value is, in bytes from its head.
@@ -336,6 +336,10 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add(class.name()?, &class)?;
     T::class().offset.store(offset, Ordering::Relaxed);
     T::class().base_size.store(base_size, Ordering::Relaxed);
+    if T::FILLED_SLOTS > 0 {
+        // SAFETY: made just now, of this base.
+        unsafe { T::class().pool.open(&base, class.as_type_ptr())? };
+    }
     // SAFETY: a type object.
     let weak_references = unsafe { (*class.as_type_ptr()).tp_weaklistoffset };
     T::class().weak_references.store(weak_references, Ordering::Relaxed);
@@ -489,6 +493,35 @@ unsafe extern "C" fn dealloc<T: Instance>(object: *mut ffi::PyObject) {
     unsafe { trampoline::inquiry::<Body<T>>(object) };
 }
 
+impl<T: Instance> Object<T> {
+    /// Lets go of an instance that most likely nobody else holds, and whose references are mostly gone: as dropping it, by a
+    /// shorter way.
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[inline]
+    pub(crate) fn discard(self, py: Python<'_>) {
+        const { assert!(T::DISMANTLES && !T::FINALIZES) };
+        // SAFETY: a live instance.
+        let referred = unsafe { has_weak_references::<T>(self.0.as_ptr()) };
+        if referred || !self.is_unshared(py) || self.is_tracked() {
+            return self.0.drop_ref(py);
+        }
+        // SAFETY: the last reference is this one, which is given up, and the collector does not know the instance.
+        unsafe { destroy::<T>(self.0.into_ptr()) }
+    }
+}
+
+/// True if there are weak references to an instance.
+///
+/// # Safety
+///
+/// `object` is an instance of the class of `T`.
+#[inline]
+unsafe fn has_weak_references<T: Instance>(object: *mut ffi::PyObject) -> bool {
+    let place = T::class().weak_references.load(Ordering::Relaxed);
+    // SAFETY: by the contract above, and CPython keeps the list there.
+    place != 0 && unsafe { !(*object.byte_offset(place).cast::<*mut ffi::PyObject>()).is_null() }
+}
+
 /// The part of [`dealloc`] that may destroy other objects.
 ///
 /// # Safety
@@ -498,10 +531,7 @@ unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
     // SAFETY: by the contract above; the class goes last, for the instance's layout is its.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        let weak_references = T::class().weak_references.load(Ordering::Relaxed);
-        if weak_references != 0
-            && !(*object.byte_offset(weak_references).cast::<*mut ffi::PyObject>()).is_null()
-        {
+        if has_weak_references::<T>(object) {
             ffi::PyObject_ClearWeakRefs(object);
         }
         clear_base::<T>(object);
@@ -511,7 +541,7 @@ unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
             (*value).dismantle(py);
         }
         ptr::drop_in_place(value);
-        if T::FILLED_SLOTS == 0 || !T::class().spare.give(py, object) {
+        if T::FILLED_SLOTS == 0 || !T::class().pool.give(py, object) {
             ffi::PyObject_GC_Del(object.cast());
         }
         ffi::Py_DECREF(class.cast());
@@ -530,32 +560,38 @@ const MOST_NESTED: u32 = 50;
 /// As for [`destroy`].
 unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyObject)) {
     type Postponed = Vec<(*mut ffi::PyObject, unsafe fn(*mut ffi::PyObject))>;
-    thread_local! {
-        static NESTED: Cell<u32> = const { Cell::new(0) };
-        // Without a destructor, so that it works to the very end of a thread; it is empty but during the outermost destruction.
-        static POSTPONED: Cell<ManuallyDrop<Postponed>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    struct Nested {
+        depth: Cell<u32>,
+        /// Without a destructor, so that it works to the very end of a thread; it is empty but during the outermost destruction.
+        postponed: Cell<ManuallyDrop<Postponed>>,
+        any: Cell<bool>,
     }
-    let change = |change: &dyn Fn(&mut Postponed)| {
-        POSTPONED.with(|place| {
-            let mut postponed = place.replace(ManuallyDrop::new(Vec::new()));
-            change(&mut postponed);
-            place.set(postponed);
-        });
-    };
+    thread_local! {
+        static NESTED: Nested = const {
+            let postponed = Cell::new(ManuallyDrop::new(Vec::new()));
+            Nested { depth: Cell::new(0), postponed, any: Cell::new(false) }
+        };
+    }
     NESTED.with(|nested| {
-        let depth = nested.get();
+        let change = |change: &dyn Fn(&mut Postponed)| {
+            let mut postponed = nested.postponed.replace(ManuallyDrop::new(Vec::new()));
+            change(&mut postponed);
+            nested.any.set(!postponed.is_empty());
+            nested.postponed.set(postponed);
+        };
+        let depth = nested.depth.get();
         if depth >= MOST_NESTED {
             change(&|postponed| postponed.push((object, destroy)));
             return;
         }
-        nested.set(depth + 1);
+        nested.depth.set(depth + 1);
         // SAFETY: by the contract above.
         unsafe { destroy(object) };
         if depth > 0 {
-            nested.set(depth);
+            nested.depth.set(depth);
             return;
         }
-        loop {
+        while nested.any.get() {
             let next = Cell::new(None);
             change(&|postponed| {
                 next.set(postponed.pop());
@@ -567,6 +603,6 @@ unsafe fn unnested(object: *mut ffi::PyObject, destroy: unsafe fn(*mut ffi::PyOb
             // SAFETY: postponed above under the same contract, and once.
             unsafe { destroy(object) };
         }
-        nested.set(0);
+        nested.depth.set(0);
     });
 }

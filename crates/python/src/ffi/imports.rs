@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
 /// An attribute of a module, imported at its first use.
 pub(crate) struct Import {
@@ -29,7 +29,7 @@ impl Import {
 pub(crate) struct LateImport {
     module: &'static str,
     name: &'static str,
-    found: PyOnceLock<(Py<PyModule>, Py<PyString>)>,
+    found: PyOnceLock<(Py<PyModule>, Py<PyDict>, Py<PyString>)>,
 }
 
 impl LateImport {
@@ -38,9 +38,14 @@ impl LateImport {
     }
 
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (module, name) = self.found.get_or_try_init(py, || -> PyResult<_> {
-            Ok((py.import(self.module)?.unbind(), PyString::intern(py, self.name).unbind()))
+        let (module, contents, name) = self.found.get_or_try_init(py, || -> PyResult<_> {
+            let module = py.import(self.module)?;
+            Ok((module.clone().unbind(), module.dict().unbind(), PyString::intern(py, self.name).unbind()))
         })?;
-        module.bind(py).getattr(name.bind(py))
+        // A fifth of what the attribute of the module costs, which is looked for in its class first.
+        match contents.bind(py).get_item(name.bind(py))? {
+            Some(value) => Ok(value),
+            None => module.bind(py).getattr(name.bind(py)),
+        }
     }
 }

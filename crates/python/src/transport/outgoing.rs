@@ -88,6 +88,11 @@ impl Outgoing {
         }
     }
 
+    /// Lets go of all pieces.
+    pub(crate) fn release(self, py: Python<'_>) {
+        self.first.into_iter().chain(self.others).for_each(|piece| piece.drop_ref(py));
+    }
+
     /// Takes off the first `count` bytes; returns the pieces that are done with.
     pub(crate) fn advance(&mut self, py: Python<'_>, count: usize) -> Done {
         self.length -= count;

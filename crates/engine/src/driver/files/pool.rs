@@ -136,7 +136,7 @@ impl Pool {
                     drop(state);
                     self.under_way.remove(number);
                     self.finished.push((key, kind.failed(error)));
-                    return Operation(number.0 | POOL);
+                    return number.with(POOL);
                 }
                 // The others will come to it.
                 Err(_) => {}
@@ -144,13 +144,13 @@ impl Pool {
         }
         drop(state);
         self.shared.changed.notify_one();
-        Operation(number.0 | POOL)
+        number.with(POOL)
     }
 
     /// Takes an operation back that no thread has begun. One that a thread is at goes on.
     pub(in super::super) fn cancel(&mut self, number: Operation) {
         self.settle();
-        let number = Operation(number.0 & !POOL);
+        let Some(number) = number.without(POOL) else { return };
         let mut state = self.shared.lock();
         let Some(place) = state.queue.iter().position(|(queued, _)| *queued == number) else { return };
         let operation = state.queue.remove(place);

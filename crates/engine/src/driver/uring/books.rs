@@ -99,7 +99,7 @@ impl<P> Books<P> {
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> Operation {
-        self.receives |= matches!(waiting.purpose, Purpose::Receive);
+        self.receives |= matches!(waiting.purpose, Purpose::Receive { direct: false });
         let number = self.operations.insert(Registered { waiting, state: State::Queued, cancelled: false });
         self.to_arm.push(number);
         number
@@ -148,7 +148,7 @@ impl<P> Books<P> {
 
     /// Notes that an operation is to end. Those that the kernel does not have end here.
     pub(super) fn cancel(&mut self, number: Operation) {
-        if number.0 & FILE != 0 {
+        if number.number() & FILE != 0 {
             return self.files.cancel(number, &mut self.kept);
         }
         let Some(operation) = self.operations.get_mut(number) else { return };
@@ -160,7 +160,7 @@ impl<P> Books<P> {
         } else {
             let waiting = operation.waiting;
             self.operations.remove(number);
-            if let Purpose::Receive = waiting.purpose {
+            if let Purpose::Receive { .. } = waiting.purpose {
                 self.kept.push(received(waiting.key, Received::Stopped));
             }
         }
@@ -219,7 +219,8 @@ impl<P> Books<P> {
         completions: &mut Vec<Completion<P>>,
     ) {
         let user_data = entry.user_data();
-        let number = Operation(user_data);
+        // The kernel gives back what it was given, and that was never 0.
+        let Some(number) = Operation::new(user_data) else { return };
         if user_data & FILE != 0 && user_data < SEND {
             self.armed -= usize::from(self.files.complete(user_data, entry.result(), completions));
         } else if let Some(&operation) = self.operations.get(number) {
@@ -250,7 +251,7 @@ impl<P> Books<P> {
             // A peer that has given up in the queue.
             libc::ECONNABORTED => matches!(purpose, Purpose::Accept { .. }),
             // Of a receive it says that no buffer was left; of an accept, that memory is short.
-            libc::ENOBUFS => matches!(purpose, Purpose::Receive),
+            libc::ENOBUFS => matches!(purpose, Purpose::Receive { direct: false }),
             _ => false,
         };
         if !goes_on {
@@ -271,7 +272,16 @@ impl<P> Books<P> {
                     completions.push(Completion { key, event: Event::Accepted(Err(error)) });
                 }
             }
-            Purpose::Receive => {
+            Purpose::Receive { direct: true } => {
+                if result >= 0 {
+                    completions.push(received(key, Received::Waiting));
+                } else if !passing {
+                    ended = true;
+                    let error = io::Error::from_raw_os_error(-result);
+                    completions.push(received(key, Received::Failed(error)));
+                }
+            }
+            Purpose::Receive { direct: false } => {
                 let buffer = cqueue::buffer_select(entry.flags()).zip(pool);
                 match usize::try_from(result) {
                     Ok(length @ 1..) => {
@@ -305,7 +315,7 @@ impl<P> Books<P> {
             self.operations.remove(number);
         } else if cancelled {
             self.operations.remove(number);
-            if let Purpose::Receive = purpose {
+            if let Purpose::Receive { .. } = purpose {
                 completions.push(received(key, Received::Stopped));
             }
         } else if let Some(operation) = self.operations.get_mut(number) {

@@ -71,12 +71,12 @@ impl Files {
     pub(super) fn start(&mut self, operation: FileOperation, key: Key) -> Operation {
         let number = self.operations.insert(Registered { key, operation, armed: false, cancelled: false });
         self.to_arm.push(number);
-        Operation(number.0 | FILE)
+        number.with(FILE)
     }
 
     /// Notes that an operation is to end. One that the kernel does not have ends here.
     pub(super) fn cancel<P>(&mut self, number: Operation, kept: &mut Vec<Completion<P>>) {
-        let number = Operation(number.0 & !FILE);
+        let Some(number) = number.without(FILE) else { return };
         let Some(registered) = self.operations.get_mut(number) else { return };
         if !registered.armed {
             if let Some(registered) = self.operations.remove(number) {
@@ -89,7 +89,7 @@ impl Files {
 
     /// The `user_data` of the operations that are to be cancelled, each once.
     pub(super) fn cancellations(&mut self) -> impl Iterator<Item = Operation> {
-        self.to_cancel.drain(..).map(|number| Operation(number.0 | FILE))
+        self.to_cancel.drain(..).map(|number| number.with(FILE))
     }
 
     /// The next submission; from now on the kernel has the operation, whose memory stays where it is until
@@ -100,7 +100,7 @@ impl Files {
                 && !registered.armed
             {
                 registered.armed = true;
-                return Some(submission(&mut registered.operation).user_data(number.0 | FILE));
+                return Some(submission(&mut registered.operation).user_data(number.with(FILE).number()));
             }
         }
         None
@@ -118,7 +118,7 @@ impl Files {
         result: i32,
         completions: &mut Vec<Completion<P>>,
     ) -> bool {
-        let number = Operation(user_data & !FILE);
+        let Some(number) = Operation::new(user_data & !FILE) else { return false };
         let Some(registered) = self.operations.get_mut(number) else { return false };
         registered.armed = false;
         let undone = match -result {

@@ -188,6 +188,19 @@ impl<P> Uring<P> {
         Ok(())
     }
 
+    /// Whether there is nothing that a ring has or is to have, nothing to poll for and nothing to tell.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        let books = &self.books;
+        books.armed == 0
+            && books.watches == 0
+            && books.to_arm.is_empty()
+            && books.to_cancel.is_empty()
+            && books.sends.is_empty()
+            && books.kept.is_empty()
+            && !books.files.has_work()
+    }
+
     /// Whether a wait is one on the ring: where there is one, and not nothing but watches.
     pub(super) fn waits_on_ring(&self) -> bool {
         let books = &self.books;
@@ -327,7 +340,7 @@ impl<P> Uring<P> {
         for index in 0..books.to_arm.len() {
             let number = books.to_arm[index];
             if let Some(waiting) = books.arm(number) {
-                let entry = submission(waiting).user_data(number.0);
+                let entry = submission(waiting).user_data(number.number());
                 // SAFETY: these operations point to no memory: receives go to the pool, which the ring holds.
                 unsafe { ring.push(&entry)? };
             }
@@ -377,7 +390,7 @@ impl<P> Uring<P> {
     }
 
     fn push_cancellation(ring: &mut Ring, number: Operation) -> io::Result<()> {
-        let entry = opcode::AsyncCancel::new(number.0).build().flags(Flags::SKIP_SUCCESS);
+        let entry = opcode::AsyncCancel::new(number.number()).build().flags(Flags::SKIP_SUCCESS);
         // SAFETY: a cancellation points to no memory.
         unsafe { ring.push(&entry.user_data(CANCELLATION)) }
     }
@@ -504,7 +517,9 @@ impl<P> Drop for Uring<P> {
 fn submission(waiting: Waiting) -> squeue::Entry {
     let fd = types::Fd(waiting.fd);
     match waiting.purpose {
-        Purpose::Receive => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+        Purpose::Receive { direct: false } => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+        // It fires once and is then submitted again, which makes it level-triggered.
+        Purpose::Receive { direct: true } => opcode::PollAdd::new(fd, libc::POLLIN as u32).build(),
         Purpose::Accept { .. } => {
             opcode::AcceptMulti::new(fd).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).build()
         }

@@ -410,11 +410,11 @@ fn extra_info(this: &Object<Stream>, py: Python<'_>, name: &Bound<'_, PyAny>) ->
     match name.to_str()? {
         "socket" => transport_socket(this, py),
         "sockname" => {
-            let address = this.get().state.with(py, |state| state.names.local.clone());
+            let address = this.get().state.with(py, |state| state.names.local());
             Ok(Some(address.to_python(py)?.unbind()))
         }
         "peername" => {
-            let address = this.get().state.with(py, |state| state.names.peer.clone());
+            let address = this.get().state.with(py, |state| state.names.peer());
             Ok(Some(address.to_python(py)?.unbind()))
         }
         _ => Ok(None),
@@ -455,7 +455,7 @@ fn python_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Option
 /// A `socket.socket` of the transport's family that is closed: what is left of a socket that nobody asked for in time.
 fn closed_socket<'py>(this: &Object<Stream>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
     static SOCKET: Import = Import::new("socket", "socket");
-    let family = this.get().state.with(py, |state| state.names.local.family());
+    let family = this.get().state.with(py, |state| state.names.local().family());
     let socket = SOCKET.get(py)?.call1((family.unwrap_or(libc::AF_UNIX), libc::SOCK_STREAM))?;
     socket.call_method0(intern!(py, "close"))?;
     Ok(socket)

@@ -17,7 +17,6 @@ use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
-use crate::transport::address::Address;
 use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
 use crate::transport::outgoing::Outgoing;
@@ -87,20 +86,21 @@ impl Descriptor {
 pub(crate) static WARN: Import = Import::new("warnings", "warn");
 
 impl Stream {
-    /// A transport over a connected, non-blocking socket, known to the loop and to its server, if it has one. What follows is
-    /// [`Stream::connect`].
+    /// A transport over a connected, non-blocking socket, known to the loop and to its server, if it has one. Its protocol is called in
+    /// `context`. What follows is [`Stream::connect`].
     pub(crate) fn new(
         event_loop: &Bound<'_, LoopCore>,
         descriptor: Descriptor,
         protocol: Py<PyAny>,
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
+        context: Py<PyAny>,
     ) -> PyResult<Object<Self>> {
         let py = event_loop.py();
         let core = event_loop.get();
         let fd = descriptor.as_fd();
-        let names = Names { local: Address::local(fd), peer: Address::peer(fd) };
-        if names.local.is_internet() {
+        let names = Names::of(fd);
+        if names.local().is_internet() {
             set_nodelay(fd);
         }
         let number = fd.as_raw_fd();
@@ -117,11 +117,11 @@ impl Stream {
                     event_loop: Some(event_loop.clone().unbind()),
                     protocol: Some(protocol),
                     buffered,
-                    context: Some(copy_context(py)?.unbind()),
+                    context: Some(context),
                     server: None,
                     descriptor: Some(descriptor),
                     key: None,
-                    names: Box::new(names),
+                    names,
                     extra,
                     connected: false,
                     closing: false,
@@ -133,7 +133,10 @@ impl Stream {
                     arrived: VecDeque::new(),
                     waiting: false,
                     announced: false,
+                    last_read: 0,
                     bulk: false,
+                    small_reads: 0,
+                    sent_at_once: 0,
                     outgoing: Outgoing::default(),
                     listed: false,
                     send_failed: false,
@@ -174,7 +177,7 @@ impl Stream {
         let py = event_loop.py();
         event_loop.get().check_open()?;
         let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream = Self::new(event_loop, descriptor, protocol, extra, server)?;
+        let stream = Self::new(event_loop, descriptor, protocol, extra, server, copy_context(py)?.unbind())?;
         Self::queue(&stream, event_loop, StreamWork::Connect(waiter))?;
         Ok(stream)
     }
@@ -382,7 +385,7 @@ pub(crate) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_attach");
     // Since 3.13 (`Server.close_clients`) it wants to know which one.
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)
@@ -392,7 +395,7 @@ fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) ->
 /// Tells an `asyncio.Server` of the end of a connection of its.
 fn detach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_detach");
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)

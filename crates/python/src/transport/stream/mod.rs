@@ -12,7 +12,8 @@ mod reading;
 mod writing;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -52,7 +53,7 @@ pub(crate) struct State {
     server: Option<Py<PyAny>>,
     descriptor: Option<Descriptor>,
     key: Option<Key>,
-    names: Box<Names>,
+    names: Names,
     extra: Option<Py<PyDict>>,
 
     /// `connection_made()` was called, so reading may start.
@@ -75,10 +76,16 @@ pub(crate) struct State {
     waiting: bool,
     /// A delivery is queued.
     announced: bool,
-    /// The last read was a large one.
+    /// How many bytes the last read has brought.
+    last_read: u32,
+    /// Much comes in: the receive operation is one where the bytes are read here, whatever the driver.
     bulk: bool,
+    /// How many reads in succession were small ones.
+    small_reads: u8,
 
     outgoing: Outgoing,
+    /// How many bytes were sent at once since the stream had its last turn.
+    sent_at_once: usize,
     /// In the loop's list of streams that have something to send.
     listed: bool,
     /// A send has failed, and the protocol is about to hear of it.
@@ -94,10 +101,34 @@ pub(crate) struct State {
     empty_waiter: Option<Py<PyAny>>,
 }
 
-/// The addresses of both ends, as they were when the transport was made.
-struct Names {
-    local: Address,
-    peer: Address,
+/// The addresses of both ends, as they were when the transport was made. Those of most connections are small enough to need no memory
+/// of their own.
+enum Names {
+    V4 { local: SocketAddrV4, peer: SocketAddrV4 },
+    Others(Box<(Address, Address)>),
+}
+
+impl Names {
+    fn of(fd: BorrowedFd<'_>) -> Self {
+        match (Address::local(fd), Address::peer(fd)) {
+            (Address::V4(local), Address::V4(peer)) => Self::V4 { local, peer },
+            others => Self::Others(Box::new(others)),
+        }
+    }
+
+    fn local(&self) -> Address {
+        match self {
+            Self::V4 { local, .. } => Address::V4(*local),
+            Self::Others(others) => others.0.clone(),
+        }
+    }
+
+    fn peer(&self) -> Address {
+        match self {
+            Self::V4 { peer, .. } => Address::V4(*peer),
+            Self::Others(others) => others.1.clone(),
+        }
+    }
 }
 
 /// What a stream transport has to do of its own, in the loop's order.

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use whilst_engine::driver::{Chunk, Received};
+use whilst_engine::driver::{Chunk, Operation, Received};
 
 use super::lifecycle::cancel;
 use super::{State, Stream, StreamWork};
@@ -26,6 +26,7 @@ use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::audience::Audience;
 use crate::transport::socket;
+use crate::transport::stream_reader;
 use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
@@ -33,11 +34,22 @@ pub(crate) const MOST: usize = 256 * 1024;
 
 /// How many bytes TLS is given at once: they are copied twice on their way and decrypted, and should not leave the processor's cache
 /// meanwhile.
-const MOST_OF_TLS: usize = 64 * 1024;
+const MOST_OF_TLS: usize = 128 * 1024;
 
-/// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`. Below,
-/// a read by way of the loop's scratch memory and a copy is cheaper than memory for [`MOST`] that is mostly given back.
-const BULK: usize = 64 * 1024;
+/// How often in succession it is read from a connection, one `data_received()` each, if it fills the memory every time.
+const TURNS: usize = 16;
+
+/// A connection that has just sent so many bytes at once probably goes on so: the next read is made straight into its `bytes`, and a
+/// ring is asked to leave the bytes in the kernel until then. Below, a read by way of the loop's scratch memory, or the ring's, and a
+/// copy is cheaper than memory that is mostly given back.
+const BULK: usize = 32 * 1024;
+
+/// As much memory a read is given at first. The C library has blocks of this size at hand; larger ones it may map and unmap each
+/// time (mallopt(3), `M_MMAP_THRESHOLD`).
+const FIRST: usize = 96 * 1024;
+
+/// After so many reads in succession that were smaller than [`BULK`] a ring is to receive again.
+const SMALL_READS: u8 = 16;
 
 /// What came of filling a protocol's buffer.
 enum Filled {
@@ -51,7 +63,9 @@ enum Filled {
 
 /// What a delivery has to hand over.
 enum Delivery {
-    /// Bytes that the ring has received.
+    /// Bytes that the ring has received in one go.
+    Chunk(Chunk),
+    /// Bytes that the ring has received in several.
     Chunks(Vec<Chunk>),
     /// Something waits in the kernel.
     Waiting,
@@ -67,14 +81,17 @@ impl Stream {
         let py = event_loop.py();
         let wanted = this.get().state.with(py, |state| {
             let wanted = state.connected && state.is_reading() && !state.ended && state.receive.is_none();
-            if wanted { state.fd().zip(state.key) } else { None }
+            if wanted { Some((state.fd()?, state.key?, state.bulk)) } else { None }
         });
-        let Some((fd, key)) = wanted else { return Ok(()) };
+        let Some((fd, key, bulk)) = wanted else { return Ok(()) };
         if event_loop.get().is_waiting(py) {
             // Another thread, which is no way to use a transport, but one that works with CPython's: the loop does it when it is awake.
             return Self::queue(this, event_loop, StreamWork::Deliver);
         }
-        match event_loop.get().with_driver(py, |driver| driver.receive(fd, key))? {
+        let started = event_loop.get().with_driver(py, |driver| {
+            if bulk { driver.receive_directly(fd, key) } else { driver.receive(fd, key) }
+        });
+        match started? {
             Ok(operation) => {
                 this.get().state.with(py, |state| state.receive = Some(operation));
                 Ok(())
@@ -88,7 +105,8 @@ impl Stream {
         let py = event_loop.py();
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
-            event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Deliver));
+            let work = Work::Stream(this.clone_ref(py), StreamWork::Deliver);
+            event_loop.get().state.with(py, |state| state.ready.push(work));
         }
     }
 
@@ -102,6 +120,7 @@ impl Stream {
         let py = event_loop.py();
         let (delivery, stop) = this.get().state.with(py, |state| {
             state.announced = false;
+            state.sent_at_once = 0;
             if state.closing {
                 state.arrived.clear();
                 return (None, None);
@@ -123,15 +142,22 @@ impl Stream {
         // What ends the run leaves below: the loop may run again, and then what is left is to be delivered.
         let delivered = match delivery {
             Some((delivery, audience, buffered)) => {
-                Self::hand_over(this, event_loop, &audience, buffered, delivery)
+                let delivered = Self::hand_over(this, event_loop, &audience, buffered, delivery);
+                audience.release(py);
+                delivered
             }
             None => Ok(()),
         };
-        let announce = this.get().state.with(py, |state| state.is_reading() && state.announce());
+        let (announce, start) = this
+            .get()
+            .state
+            .with(py, |state| (state.is_reading() && state.announce(), state.receive.is_none()));
         let next = if announce {
             Self::queue(this, event_loop, StreamWork::Deliver)
-        } else {
+        } else if start {
             Self::start_reading(this, event_loop)
+        } else {
+            Ok(())
         };
         delivered.and(next)
     }
@@ -146,21 +172,40 @@ impl Stream {
     ) -> PyResult<()> {
         let py = event_loop.py();
         let tls = Object::<Tls>::from_any(audience.protocol.bind(py));
+        let count = match &delivery {
+            Delivery::Chunk(chunk) => chunk.len(),
+            Delivery::Chunks(chunks) => chunks.iter().map(|chunk| chunk.len()).sum(),
+            _ => 0,
+        };
+        if count >= BULK && tls.is_none() {
+            let stop = this.get().state.with(py, |state| state.has_received(count));
+            cancel(event_loop, stop);
+        }
         match (delivery, tls) {
             (Delivery::Chunks(chunks), Some(tls)) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
             (Delivery::Waiting, Some(tls)) => Self::read_for_tls(this, event_loop, audience, &tls),
+            (Delivery::Chunk(chunk), Some(tls)) => {
+                Self::feed_tls(this, event_loop, audience, &tls, vec![chunk])
+            }
+            (Delivery::Chunk(chunk), None) if buffered => {
+                Self::fill_buffers(this, event_loop, audience, vec![chunk])
+            }
+            (Delivery::Chunk(chunk), None)
+                if Self::feed(this, event_loop, audience, std::slice::from_ref(&chunk))? =>
+            {
+                Ok(())
+            }
+            (Delivery::Chunk(chunk), None) => {
+                let data = PyBytes::new(py, &chunk);
+                // The driver has its buffer back before the protocol takes its time.
+                drop(chunk);
+                Self::data_received(this, event_loop, audience, &data)
+            }
             (Delivery::Chunks(chunks), None) if buffered => {
                 Self::fill_buffers(this, event_loop, audience, chunks)
             }
-            (Delivery::Chunks(chunks), None) => match chunks.as_slice() {
-                [chunk] => {
-                    let data = PyBytes::new(py, chunk);
-                    // The driver has its buffer back before the protocol takes its time.
-                    drop(chunks);
-                    Self::data_received(this, event_loop, audience, &data)
-                }
-                _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
-            },
+            (Delivery::Chunks(chunks), None) if Self::feed(this, event_loop, audience, &chunks)? => Ok(()),
+            (Delivery::Chunks(chunks), None) => Self::tell_of_chunks(this, event_loop, audience, chunks),
             (Delivery::Waiting, None) => Self::read(this, event_loop, audience, buffered),
             (Delivery::End, _) => Self::end_received(this, event_loop, audience),
             (Delivery::Failed(error), _) => Self::read_failed(this, event_loop, &error),
@@ -209,30 +254,25 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         tls: &Object<Tls>,
-        chunks: Vec<Chunk>,
+        mut chunks: Vec<Chunk>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let mut chunks = chunks.into_iter();
-        while chunks.len() > 0 {
+        while !chunks.is_empty() {
             let goes_on =
                 this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
             if !goes_on {
-                this.get().state.with(py, |state| {
-                    chunks.map(Received::Data).rev().for_each(|received| state.arrived.push_front(received));
-                });
+                this.get().state.with(py, |state| state.put_back(chunks));
                 return Ok(());
             }
             let mut length = 0;
-            let mut fed = Ok(());
-            // The driver has these buffers back before the protocol takes its time.
-            while length < MOST_OF_TLS
-                && fed.is_ok()
-                && let Some(chunk) = chunks.next()
-            {
+            let enough = chunks.iter().position(|chunk| {
                 length += chunk.len();
-                fed = Tls::feed(tls, py, &chunk);
-            }
-            Self::go_on_with_tls(this, event_loop, audience, tls, fed)?;
+                length >= MOST_OF_TLS
+            });
+            let rest = chunks.split_off(enough.map_or(chunks.len(), |last| last + 1));
+            // The driver has these buffers back before the protocol takes its time.
+            let part = std::mem::replace(&mut chunks, rest);
+            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part))?;
         }
         Ok(())
     }
@@ -248,26 +288,26 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
-        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
-        let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
-        event_loop.get().give_scratch_back(py, scratch);
-        match fed {
-            Ok((0, _)) => Self::end_received(this, event_loop, audience),
-            Ok((_, fed)) => Self::go_on_with_tls(this, event_loop, audience, tls, fed),
+        let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
+            Ok(0) => Self::end_received(this, event_loop, audience),
+            Ok(count) => {
+                let received = &scratch[..count];
+                Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
+            }
             Err(error) => Self::read_failed(this, event_loop, &error),
-        }
+        };
+        event_loop.get().give_scratch_back(py, scratch);
+        told
     }
 
-    /// Has TLS look at what it was fed.
-    fn go_on_with_tls(
+    /// Has TLS look at what was received.
+    fn tell_tls(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
-        tls: &Object<Tls>,
-        fed: PyResult<()>,
+        body: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>,
     ) -> PyResult<()> {
-        let py = event_loop.py();
-        match fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py))) {
+        match audience.tell(event_loop.py(), body) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";
@@ -324,23 +364,119 @@ impl Stream {
             let fill = |memory: &mut [u8]| socket::receive(fd, memory);
             return match Self::fill_buffer(this, event_loop, audience, fill)? {
                 Filled::End => Self::end_received(this, event_loop, audience),
-                Filled::Bytes(_) | Filled::Nothing => Ok(()),
+                Filled::Nothing => Ok(()),
+                Filled::Bytes(count) => {
+                    let stop = this.get().state.with(py, |state| state.has_read(count));
+                    cancel(event_loop, stop);
+                    Ok(())
+                }
             };
         }
-        let bulk = this.get().state.with(py, |state| state.bulk);
-        let read = if bulk {
-            bytes::filled(py, MOST, |memory| socket::receive_uninit(fd, memory))
-        } else {
-            event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
-        };
-        if let Ok(data) = &read {
-            let length = data.as_bytes().len();
-            this.get().state.with(py, |state| state.bulk = length >= BULK);
+        let last = this.get().state.with(py, |state| state.last_read as usize);
+        if last < BULK && stream_reader::is_fed(audience.protocol.bind(py)) {
+            return Self::read_for_reader(this, event_loop, audience);
         }
-        match read {
-            Ok(data) if data.as_bytes().is_empty() => Self::end_received(this, event_loop, audience),
-            Ok(data) => Self::data_received(this, event_loop, audience, &data),
-            Err(error) => Self::read_failed(this, event_loop, &error),
+        for turn in 0..TURNS {
+            let last = this.get().state.with(py, |state| state.last_read as usize);
+            let room = if last >= FIRST { MOST } else { FIRST };
+            let read = if last >= BULK {
+                bytes::filled(py, room, |memory| socket::receive_uninit(fd, memory))
+            } else {
+                event_loop.get().read_bytes(py, |memory| socket::receive(fd, memory))
+            };
+            let data = match read {
+                Ok(data) if data.as_bytes().is_empty() && turn == 0 => {
+                    return Self::end_received(this, event_loop, audience);
+                }
+                // The end is found again by the next iteration.
+                Ok(data) if data.as_bytes().is_empty() => return Ok(()),
+                Ok(data) => data,
+                Err(error) if turn == 0 || error.kind() == io::ErrorKind::WouldBlock => {
+                    return Self::read_failed(this, event_loop, &error);
+                }
+                Err(error) => {
+                    this.get().state.with(py, |state| state.arrived.push_back(Received::Failed(error)));
+                    return Ok(());
+                }
+            };
+            let length = data.as_bytes().len();
+            let stop = this.get().state.with(py, |state| state.has_read(length));
+            cancel(event_loop, stop);
+            if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
+                Self::data_received(this, event_loop, audience, &data)?;
+            }
+            drop(data);
+            let goes_on = length == MOST
+                && this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what waits in the kernel for an `asyncio.StreamReader`: without `bytes` in between, if it can be fed so.
+    fn read_for_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+        // Taken out of its place, as a loop whose `call_soon` is Python's own may look there.
+        let mut scratch = event_loop.get().take_scratch(py);
+        let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+        let mut fed = Ok(true);
+        let mut data = None;
+        if let Ok(count @ 1..) = received {
+            let bytes = &scratch[..count];
+            let stop = this.get().state.with(py, |state| state.has_read(count));
+            cancel(event_loop, stop);
+            fed = Self::feed(this, event_loop, audience, &[bytes]);
+            data = matches!(fed, Ok(false)).then(|| PyBytes::new(py, bytes));
+        }
+        event_loop.get().give_scratch_back(py, scratch);
+        fed?;
+        match (received, data) {
+            (Ok(0), _) => Self::end_received(this, event_loop, audience),
+            (Ok(_), Some(data)) => Self::data_received(this, event_loop, audience, &data),
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Feeds the parts, in one, to the `asyncio.StreamReader` behind the protocol, and returns true; or returns false if
+    /// `data_received()` must be called. Failures are dealt with.
+    #[inline]
+    fn feed(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        let protocol = audience.protocol.bind(event_loop.py());
+        if !stream_reader::is_fed(protocol) {
+            return Ok(false);
+        }
+        Self::feed_reader(this, event_loop, audience, parts)
+    }
+
+    fn feed_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        // Debug mode has the functions called that it reports on; and more than this is not handed over in one.
+        if event_loop.get().is_debug() || parts.iter().map(|part| part.len()).sum::<usize>() > MOST {
+            return Ok(false);
+        }
+        match audience.tell(event_loop.py(), |protocol| stream_reader::feed(protocol, parts)) {
+            Ok(fed) => Ok(fed),
+            Err(error) => {
+                let message = "Fatal error: protocol.data_received() call failed.";
+                Self::fatal_error(this, event_loop, error, message).map(|()| true)
+            }
         }
     }
 
@@ -498,6 +634,29 @@ impl State {
         self.announce()
     }
 
+    /// Takes note of how much a read has brought. Returns the receive operation if it is to be cancelled, for another that does
+    /// better with so much or so little.
+    fn has_read(&mut self, count: usize) -> Option<Operation> {
+        self.last_read = count as u32;
+        self.small_reads = if count < BULK { self.small_reads.saturating_add(1) } else { 0 };
+        if !self.bulk || self.small_reads < SMALL_READS {
+            return None;
+        }
+        self.bulk = false;
+        self.stop_receiving()
+    }
+
+    /// As [`State::has_read`], of so much that a ring has received.
+    fn has_received(&mut self, count: usize) -> Option<Operation> {
+        if self.bulk {
+            return None;
+        }
+        self.last_read = count as u32;
+        self.small_reads = 0;
+        self.bulk = true;
+        self.stop_receiving()
+    }
+
     /// True if there is something to deliver and a delivery must be queued.
     fn announce(&mut self) -> bool {
         (self.waiting || !self.arrived.is_empty()) && !std::mem::replace(&mut self.announced, true)
@@ -511,6 +670,12 @@ impl State {
     /// Takes what is to be handed over next: all bytes that have arrived. (Were it a part of them, a fast peer's bytes would
     /// arrive faster than they are delivered, without end.)
     fn next_delivery(&mut self) -> Option<Delivery> {
+        if let Some(Received::Data(_)) = self.arrived.front()
+            && !matches!(self.arrived.get(1), Some(Received::Data(_)))
+            && let Some(Received::Data(chunk)) = self.arrived.pop_front()
+        {
+            return Some(Delivery::Chunk(chunk));
+        }
         let mut chunks = Vec::new();
         while let Some(Received::Data(_)) = self.arrived.front() {
             if let Some(Received::Data(chunk)) = self.arrived.pop_front() {

@@ -30,12 +30,46 @@ use crate::transport::outgoing::{Outgoing, STREAM_BYTES, check_bytes};
 /// How many writes to a lost connection are taken silently, as in CPython (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 pub(crate) const SILENT_WRITES: u32 = 5;
 
+/// So many bytes are sent at once: they are in the processor's cache now, and may not be any more when the iteration ends. To gather
+/// them with others would save less.
+const LARGE: usize = 32 * 1024;
+
+/// So many bytes a stream sends at once; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
+/// the same core, finds what it reads in the processor's cache if it reads before there are so many. And a protocol that writes until
+/// it is told to pause would not let anybody else run as long as its peer keeps up.
+const MOST_AT_ONCE: usize = 256 * 1024;
+
+/// Why nothing is written.
+enum Refusal {
+    /// After `write_eof()`.
+    Ended,
+    /// A file is being sent.
+    Sendfile,
+}
+
+impl Refusal {
+    /// Raises `RuntimeError`, in CPython's words.
+    #[cold]
+    fn raise(self, function: &str) -> PyResult<()> {
+        Err(PyRuntimeError::new_err(match self {
+            Self::Ended => format!("Cannot call {function}() after write_eof()"),
+            Self::Sendfile => format!("unable to {function}; sendfile is in progress"),
+        }))
+    }
+}
+
 /// What follows from a write.
 enum Written {
     /// Nothing more.
     Done,
+    /// An exception.
+    Refused(Refusal),
     /// The loop must list the stream as one with something to send.
     List,
+    /// The same, and there is more than the high-water mark.
+    ListAndPause,
+    /// There is more than the high-water mark, which waits for room.
+    Pause,
     /// There is more than the high-water mark: try to send it now.
     Send,
     /// The connection is lost, and so are the bytes; somebody should hear of it.
@@ -45,26 +79,21 @@ enum Written {
 impl Stream {
     /// `write()`.
     pub(super) fn write(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        check_bytes(data, STREAM_BYTES)?;
-        this.get().check_writable(
-            py,
-            "Cannot call write() after write_eof()",
-            "unable to write; sendfile is in progress",
-        )?;
-        let piece = snapshot(data)?;
-        if piece.as_bytes().is_empty() {
-            return Ok(());
+        if let Ok(piece) = data.cast_exact::<PyBytes>() {
+            return Self::write_bytes(this, py, piece.clone());
         }
-        Self::write_pieces(this, py, [piece])
+        check_bytes(data, STREAM_BYTES)?;
+        this.get()
+            .state
+            .with(py, |state| state.refusal())
+            .map_or(Ok(()), |refusal| refusal.raise("write"))?;
+        Self::write_bytes(this, py, snapshot(data)?)
     }
 
     /// `writelines()`.
     pub(super) fn write_lines(this: &Object<Self>, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
-        this.get().check_writable(
-            py,
-            "Cannot call writelines() after write_eof()",
-            "unable to writelines; sendfile is in progress",
-        )?;
+        let name = "writelines";
+        this.get().state.with(py, |state| state.refusal()).map_or(Ok(()), |refusal| refusal.raise(name))?;
         let mut pieces = Vec::new();
         for line in lines.try_iter()? {
             let line = line?;
@@ -74,70 +103,56 @@ impl Stream {
                 pieces.push(piece);
             }
         }
-        if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, pieces) }
+        if pieces.is_empty() { Ok(()) } else { Self::write_pieces(this, py, name, pieces) }
     }
 
-    /// `write()` of bytes that are not empty, for who writes often and knows that they are.
+    /// `write()` of bytes.
     pub(crate) fn write_bytes(this: &Object<Self>, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
-        this.get().check_writable(
-            py,
-            "Cannot call write() after write_eof()",
-            "unable to write; sendfile is in progress",
-        )?;
-        Self::write_pieces(this, py, [data])
+        Self::write_pieces(this, py, "write", Some(data))
     }
 
-    fn check_writable(
-        &self,
-        py: Python<'_>,
-        after_end: &'static str,
-        in_sendfile: &'static str,
-    ) -> PyResult<()> {
-        let (eof, waited) = self.state.with(py, |state| (state.eof, state.empty_waiter.is_some()));
-        if eof {
-            return Err(PyRuntimeError::new_err(after_end));
-        }
-        if waited {
-            return Err(PyRuntimeError::new_err(in_sendfile));
-        }
-        Ok(())
-    }
-
+    /// Adds pieces to what is to be sent. `function` is what the program has called.
     fn write_pieces<'py>(
         this: &Object<Self>,
         py: Python<'py>,
+        function: &str,
         pieces: impl IntoIterator<Item = Bound<'py, PyBytes>>,
     ) -> PyResult<()> {
         static WARN: Import = Import::new("whilst._loop.errors", "warn_of_lost_write");
         let mut pieces = Some(pieces);
-        let written = this.get().state.with(py, |state| {
-            if state.lost > 0 {
-                let warn = state.lost >= SILENT_WRITES;
-                state.lost += 1;
-                return if warn { Written::Warn } else { Written::Done };
-            }
-            pieces.take().into_iter().flatten().for_each(|piece| state.outgoing.push(piece));
-            if state.room.is_some() {
-                Written::Done
-            } else if state.outgoing.len() > state.marks.high {
-                Written::Send
-            } else if std::mem::replace(&mut state.listed, true) {
-                Written::Done
-            } else {
-                Written::List
-            }
+        let (written, event_loop) = this.get().state.with(py, |state| {
+            let written = state.write(&mut pieces);
+            let event_loop = match written {
+                Written::Done | Written::Refused(_) | Written::Warn => None,
+                _ => state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py)),
+            };
+            (written, event_loop)
         });
-        if let Written::Warn = written {
-            return WARN.get(py)?.call0().map(drop);
-        }
-        let Some(event_loop) = this.get().event_loop(py) else { return Ok(()) };
-        let event_loop = event_loop.bind(py);
         match written {
-            Written::Done | Written::Warn => {}
-            Written::List => LoopCore::list_unsent(event_loop, this),
-            Written::Send => Self::send_now(this, event_loop),
+            Written::Refused(refusal) => return refusal.raise(function),
+            Written::Warn => return WARN.get(py)?.call0().map(drop),
+            _ => {}
         }
-        Self::maybe_pause_protocol(this, event_loop)
+        let Some(event_loop) = event_loop else { return Ok(()) };
+        let bound = event_loop.bind(py);
+        let told = match written {
+            Written::List => {
+                LoopCore::list_unsent(bound, this);
+                Ok(())
+            }
+            Written::ListAndPause => {
+                LoopCore::list_unsent(bound, this);
+                Self::maybe_pause_protocol(this, bound)
+            }
+            Written::Pause => Self::maybe_pause_protocol(this, bound),
+            Written::Send => {
+                Self::send_now(this, bound);
+                Self::maybe_pause_protocol(this, bound)
+            }
+            Written::Done | Written::Refused(_) | Written::Warn => Ok(()),
+        };
+        event_loop.drop_ref(py);
+        told
     }
 
     /// `write_eof()`: no more is written; the peer is told once all is sent.
@@ -169,6 +184,7 @@ impl Stream {
         let py = event_loop.py();
         let taken = this.get().state.with(py, |state| {
             state.listed = false;
+            state.sent_at_once = 0;
             if state.lost > 0 || state.outgoing.is_empty() {
                 return None;
             }
@@ -227,6 +243,19 @@ impl Stream {
                 return;
             }
         };
+        if count == outgoing.len() {
+            let all = this.get().state.with(py, |state| {
+                let simple = state.outgoing.is_empty() && state.room.is_none();
+                simple.then(|| state.waits_for_empty() || state.wants_resume())
+            });
+            if let Some(told) = all {
+                outgoing.release(py);
+                if told {
+                    event_loop.get().push(py, Work::Stream(this.clone_ref(py), StreamWork::Drained));
+                }
+                return;
+            }
+        }
         let done = outgoing.advance(py, count);
         let (wanted, room, told) = this.get().state.with(py, |state| {
             // What was written since comes behind.
@@ -281,6 +310,7 @@ impl Stream {
                 return None;
             }
             state.protocol_paused = false;
+            state.sent_at_once = 0;
             state.outgoing.awaited = state.waits_for_empty();
             state.audience(py)
         });
@@ -354,6 +384,46 @@ impl Stream {
 }
 
 impl State {
+    /// Whether nothing can be written, and why.
+    fn refusal(&self) -> Option<Refusal> {
+        if self.eof {
+            return Some(Refusal::Ended);
+        }
+        self.empty_waiter.is_some().then_some(Refusal::Sendfile)
+    }
+
+    /// Adds pieces to what is to be sent, if they are taken; says what follows.
+    fn write<'py, I: IntoIterator<Item = Bound<'py, PyBytes>>>(&mut self, pieces: &mut Option<I>) -> Written {
+        if let Some(refusal) = self.refusal() {
+            return Written::Refused(refusal);
+        }
+        if self.lost > 0 {
+            let warn = self.lost >= SILENT_WRITES;
+            self.lost += 1;
+            return if warn { Written::Warn } else { Written::Done };
+        }
+        let before = self.outgoing.len();
+        let pieces = pieces.take().into_iter().flatten();
+        pieces.filter(|piece| !piece.as_bytes().is_empty()).for_each(|piece| self.outgoing.push(piece));
+        let length = self.outgoing.len();
+        if length == before {
+            return Written::Done;
+        }
+        let pause = length > self.marks.high && !self.protocol_paused;
+        if self.room.is_some() {
+            if pause { Written::Pause } else { Written::Done }
+        } else if (length > self.marks.high || length >= LARGE) && self.sent_at_once < MOST_AT_ONCE {
+            self.sent_at_once += length;
+            Written::Send
+        } else if std::mem::replace(&mut self.listed, true) {
+            if pause { Written::Pause } else { Written::Done }
+        } else if pause {
+            Written::ListAndPause
+        } else {
+            Written::List
+        }
+    }
+
     /// Takes what is to be sent for a send, leaving an empty one that is as awaited.
     fn take_outgoing(&mut self) -> Outgoing {
         self.outgoing.awaited = self.waits_for_empty() || self.protocol_paused;

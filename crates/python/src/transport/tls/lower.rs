@@ -38,7 +38,7 @@ impl Lower {
         }
     }
 
-    /// Sends bytes that are not empty.
+    /// Sends bytes.
     pub(super) fn write(&self, py: Python<'_>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         match self {
             Self::Stream(stream) => Stream::write_bytes(stream, py, data),
