@@ -483,6 +483,7 @@ def test_closed_under_a_wait_and_its_number_used_again() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         left = []
+        await asyncio.sleep(0.001)  # so that the loop has all its own descriptors
         for kept in (False, True, False, True):
             with socket_pair() as (first, second):
                 number = second.fileno()
