@@ -371,7 +371,8 @@ fn check_slots(base: &Bound<'_, PyType>, count: usize) -> PyResult<()> {
     Err(PySystemError::new_err(format!("{} does not have {count} slots at its beginning", base.name()?)))
 }
 
-/// The base's slots of an instance: every word between the object's head and `T`, but for the list of weak references.
+/// The base's slots of an instance from the `first` on: every word between the object's head and `T`, but for the list of weak
+/// references.
 ///
 /// # Safety
 ///
@@ -379,12 +380,13 @@ fn check_slots(base: &Bound<'_, PyType>, count: usize) -> PyResult<()> {
 #[inline]
 unsafe fn base_slots<T: Instance>(
     object: *mut ffi::PyObject,
+    first: usize,
 ) -> impl Iterator<Item = *mut *mut ffi::PyObject> {
     let word = size_of::<*mut ffi::PyObject>();
     let head = size_of::<ffi::PyObject>();
     let count = (T::class().base_size.load(Ordering::Relaxed) - head) / word;
     let weak_references = T::class().weak_references.load(Ordering::Relaxed);
-    (0..count)
+    (first..count)
         .map(move |index| head + index * word)
         .filter(move |offset| offset.cast_signed() != weak_references)
         // SAFETY: within the instance.
@@ -400,7 +402,7 @@ unsafe extern "C" fn traverse<T: Instance>(
     // SAFETY: CPython gives an instance of this class, alive; `get` only reads.
     unsafe {
         visitor.visit_pointer(ffi::Py_TYPE(object).cast());
-        for place in base_slots::<T>(object) {
+        for place in base_slots::<T>(object, 0) {
             visitor.visit_pointer(*place);
         }
         let value = Object::<T>::ref_from_ptr(&object).get();
@@ -441,7 +443,12 @@ unsafe fn clear_base<T: Instance>(object: *mut ffi::PyObject) {
             let attributes = object.byte_add(T::class().offset()).cast::<Attributes>();
             ffi::Py_XDECREF((*attributes).dict.swap(ptr::null_mut(), Ordering::Relaxed));
         }
-        for place in base_slots::<T>(object) {
+        // As many as the compiler knows of, one by one, then the others.
+        let filled = object.byte_add(size_of::<ffi::PyObject>()).cast::<*mut ffi::PyObject>();
+        for index in 0..T::FILLED_SLOTS {
+            ffi::Py_XDECREF(ptr::replace(filled.add(index), ptr::null_mut()));
+        }
+        for place in base_slots::<T>(object, T::FILLED_SLOTS) {
             ffi::Py_XDECREF(ptr::replace(place, ptr::null_mut()));
         }
     }
