@@ -772,6 +772,8 @@ def test_many_forks_leave_no_descriptor() -> None:
             reader, writer = None, None
             async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
                 reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                # For its first sleep the loop makes the descriptor by which it is woken.
+                await asyncio.sleep(0.001)
                 before = len(os.listdir("/proc/self/fd"))
 
                 def count():

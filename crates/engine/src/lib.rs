@@ -7,9 +7,12 @@
 //! * [`inbox`]: what other threads want run, and how they wake a loop that sleeps;
 //! * [`driver`]: operations in, completions out, over `io_uring` or `epoll`;
 //! * [`process`]: child processes, with a descriptor that a driver can watch for their end.
+//!
+//! And [`tables`], which their tables and the caller's have in common.
 
 pub mod driver;
 pub mod inbox;
 pub mod process;
 pub mod ready;
+pub mod tables;
 pub mod timers;

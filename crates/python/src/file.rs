@@ -204,7 +204,7 @@ impl LoopCore {
         let core = this.get();
         core.check_open()?;
         let future = new_future(this)?;
-        let pending = Pending { future: future.clone().unbind(), done };
+        let pending = Box::new(Pending { future: future.clone().unbind(), done });
         let key = core.state.with(py, |state| state.registry.insert(Source::File(pending)));
         let started = core.with_driver(py, |driver| driver.file(operation, key));
         if let Err(error) =

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Operation;
+use crate::tables::reserve_for_one;
 
 /// Operations by their [`Operation`] number: the slot's index in the low half, its generation above it.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl<O> Table<O> {
 
     pub(super) fn insert(&mut self, operation: O) -> Operation {
         let index = self.free.pop().unwrap_or_else(|| {
+            reserve_for_one(&mut self.slots);
             self.slots.push(Slot { generation: FIRST, operation: None });
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 operations")
         });

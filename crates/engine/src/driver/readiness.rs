@@ -135,6 +135,10 @@ impl Readiness {
         if self.registrations.len() <= index {
             // An unused number must not make the books as long as it is high.
             rustix::io::fcntl_getfd(sys::borrow(fd)?)?;
+            if self.registrations.capacity() <= index {
+                let missing = index + 1 - self.registrations.len();
+                self.registrations.reserve_exact(missing + index / 4);
+            }
             self.registrations.resize_with(index + 1, Registration::default);
         }
         if self.registrations[index].place(interest).is_some() && self.is_registered(fd)? {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use whilst_engine::driver::{Interest, Key};
+use whilst_engine::tables::reserve_for_one;
 
 use super::sendfile::Sendfile;
 use super::servers::Acceptor;
@@ -34,7 +35,7 @@ pub(crate) enum Source {
     /// The writing end of a pipe, which waits for room (writable) or for the reader's hang-up (readable).
     WritePipe(Object<WritePipe>, Interest),
     /// Whoever waits for a file operation.
-    File(Pending),
+    File(Box<Pending>),
 }
 
 impl Source {
@@ -70,6 +71,7 @@ struct Slot {
 impl Registry {
     pub(crate) fn insert(&mut self, source: Source) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
+            reserve_for_one(&mut self.slots);
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer sources than descriptors")
         });

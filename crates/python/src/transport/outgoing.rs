@@ -1,6 +1,6 @@
 //! Bytes on their way out.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 use std::io::IoSlice;
 
 use pyo3::exceptions::PyTypeError;
@@ -19,13 +19,55 @@ const MOST_SLICES: usize = 128;
 pub(crate) struct Outgoing {
     first: Option<Py<PyBytes>>,
     /// Empty unless there is a first one.
-    others: VecDeque<Py<PyBytes>>,
+    others: Others,
     /// How many bytes of the first piece are sent already.
     sent: usize,
     /// How many bytes there are to send.
     length: usize,
     /// Somebody waits for the end of the send, so that it should be told at once.
     pub(crate) awaited: bool,
+}
+
+/// The pieces behind the first, with no more than a pointer's room where there never were any.
+#[derive(Default)]
+struct Others(Option<Box<VecDeque<Py<PyBytes>>>>);
+
+impl Others {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |pieces| pieces.len())
+    }
+
+    fn push_back(&mut self, piece: Py<PyBytes>) {
+        self.0.get_or_insert_default().push_back(piece);
+    }
+
+    fn pop_front(&mut self) -> Option<Py<PyBytes>> {
+        self.0.as_mut()?.pop_front()
+    }
+
+    fn append(&mut self, other: &mut Self) {
+        if let Some(pieces) = &mut other.0 {
+            self.0.get_or_insert_default().append(pieces);
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Others {
+    type Item = &'a Py<PyBytes>;
+    type IntoIter = vec_deque::Iter<'a, Py<PyBytes>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.as_ref().map_or_else(vec_deque::Iter::default, |pieces| pieces.iter())
+    }
+}
+
+impl IntoIterator for Others {
+    type Item = Py<PyBytes>;
+    type IntoIter = vec_deque::IntoIter<Py<PyBytes>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.map_or_else(VecDeque::new, |pieces| *pieces).into_iter()
+    }
 }
 
 /// Pieces that are done with.
