@@ -139,6 +139,15 @@ format: $(VENV)/.test-tools ## lay out Rust and Python as `make lint` wants them
 bench: build ## measure beside asyncio and other loops; BENCH="--quick --rows echo" passes arguments on
 	@$(BIN)/python benches/run.py --install $(BENCH)
 
+# The counts that are kept are of one build of Python, CI's 3.11, on which to run these two.
+.PHONY: guard
+guard: build ## that no row of the guard takes more instructions than benches/instructions.json says; needs valgrind
+	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --check benches/instructions.json $(GUARD)
+
+.PHONY: guard-update
+guard-update: build ## count the instructions anew, and keep them in benches/instructions.json
+	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --json benches/instructions.json
+
 SOAK_SECONDS ?= 30
 
 .PHONY: pythons

@@ -1,6 +1,7 @@
 """The benchmark's own tests: what is computed from the figures, and one short run that makes some."""
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -94,12 +95,61 @@ def test_the_chart_is_an_svg_with_a_mark_for_each_loop() -> None:
     assert told == ["uvloop", "whilst-epoll", "uvloop: 2.00", "whilst-epoll: 1.00"]
 
 
-def test_instructions_that_have_grown_fail_the_check() -> None:
-    kept = {"python": "3.13.0", "instructions_per_operation": {"chain": {"uvloop": 1000.0}}}
-    for count, status in ((1000.0, 0), (1049.0, 0), (900.0, 0), (1051.0, 1), (None, 1)):
-        now = {"python": "3.13.1", "instructions_per_operation": {"chain": {"uvloop": count}}}
-        assert instructions.check(now, kept, tolerance=5.0) == status
-    assert instructions.check({**kept, "python": "3.14.0"}, kept, tolerance=5.0) == 1
+def test_instructions_that_have_grown_fail_the_check(capsys: pytest.CaptureFixture[str]) -> None:
+    kept: instructions.Counts = {"chain": {"uvloop": 1000.0}}
+    for count, status, told in (
+        (1000.0, 0, ""),
+        (1049.0, 0, ""),
+        (1051.0, 1, "FAILED"),
+        (None, 1, "FAILED"),
+        (900.0, 0, "BETTER"),
+    ):
+        assert instructions.check({"chain": {"uvloop": count}}, kept, tolerance=5.0) == status
+        assert capsys.readouterr().out.partition(":")[0] == told
+    assert instructions.check({"sleep0": {"uvloop": 1.0}}, kept, tolerance=5.0) == 0
+    assert capsys.readouterr().out.startswith("NOT KEPT: sleep0 on uvloop")
+
+
+def test_another_interpreters_instructions_are_not_compared() -> None:
+    here = instructions.interpreter()
+    assert instructions.other_interpreter(here) is None
+    why = instructions.other_interpreter({**here, "python": "3.10.1"})
+    assert why == f"its counts are of python 3.10.1, not {here['python']}"
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
+def test_the_guard_counts_two_rows_and_fails_where_one_has_grown(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    command = [
+        sys.executable,
+        str(RUN.with_name("instructions.py")),
+        "--loops",
+        "asyncio",
+        "--rows",
+        "chain|sleep0",
+    ]
+
+    def guard(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], stdout=subprocess.PIPE, text=True, timeout=110, check=False
+        )
+
+    assert guard("--json", str(kept)).returncode == 0
+    file = json.loads(kept.read_text())
+    counts = file["instructions_per_operation"]
+    assert sorted(counts) == ["chain", "sleep0"]
+    assert all(1000 < count < 100_000 for loops in counts.values() for count in loops.values()), counts
+    counts["sleep0"]["asyncio"] /= 1.1
+    counts["chain"]["asyncio"] *= 1.1
+    kept.write_text(json.dumps(file))
+    checked = guard("--check", str(kept))
+    assert checked.returncode == 1
+    told = [line for line in checked.stdout.splitlines() if ":" in line]
+    assert told[0].startswith("BETTER: chain on asyncio") and told[1].startswith("FAILED: sleep0 on asyncio")
+    assert "(+10.0 %)" in told[1]
+    file["interpreter"]["python"] = "3.10.1"
+    kept.write_text(json.dumps(file))
+    assert guard("--check", str(kept)).returncode == instructions.NOT_COMPARABLE
 
 
 def test_a_short_run_measures_a_row_of_each_kind_on_asyncio(tmp_path: Path) -> None:

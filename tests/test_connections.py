@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import contextvars
+import inspect
 import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import whilst
 from oracle import (
     SECONDS,
     error_of_awaiting,
     no_descriptor_leaks,
+    program,
     run,
     same,
     socket_pair,
@@ -416,3 +421,280 @@ print(seen)
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == repr([("127.0.0.1", 80, 0, int(socket.SOCK_STREAM), 0, 0)])
+
+
+STEPS = (
+    "sock_connect",
+    "create_future",
+    "_connect_sock",
+    "_create_connection_transport",
+    "_ensure_resolved",
+    "_make_socket_transport",
+)
+
+
+@pytest.mark.parametrize("place", ["instance", "class", "subclass"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_ones_own_is_taken(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method of the loop that a program has replaced is called for a literal address, too."""
+    calls: list[str] = []
+
+    def counting(kind: Any) -> Any:
+        original = getattr(kind, name)
+
+        def step(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            calls.append(name)
+            return original(self, *arguments, **keywords)
+
+        return step
+
+    kind: Any = whilst.Loop
+    if place == "class":
+        monkeypatch.setattr(kind, name, counting(kind))
+    elif place == "subclass":
+        kind = type("Subclass", (whilst.Loop,), {name: counting(whilst.Loop)})
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with listener() as sock:
+            # Once as it is, so that what was found out about the class then is no longer true.
+            transport, _ = await whilst.Loop.create_connection(loop, asyncio.Protocol, *sock.getsockname())
+            transport.close()
+            if place == "instance":
+                setattr(loop, name, counting(kind).__get__(loop))
+            calls.clear()
+            transport, _ = await loop.create_connection(asyncio.Protocol, *sock.getsockname())
+            transport.close()
+            await turns()
+        assert name in calls
+
+    run(main(), kind)
+
+
+def test_a_step_that_is_replaced_later_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    class Subclass(whilst.Loop):
+        pass
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with listener() as sock:
+            for expected in (0, 1, 0):
+                calls.clear()
+                transport, _ = await loop.create_connection(asyncio.Protocol, *sock.getsockname())
+                transport.close()
+                assert len(calls) == expected
+                if not expected:
+                    connect = Subclass.sock_connect
+
+                    async def sock_connect(self: Any, *arguments: Any, original: Any = connect) -> None:
+                        calls.append(arguments)
+                        await original(self, *arguments)
+
+                    monkeypatch.setattr(whilst.Loop, "sock_connect", sock_connect)
+                else:
+                    monkeypatch.undo()
+            await turns()
+
+    run(main(), Subclass)
+
+
+@pytest.mark.parametrize("what", ["class", "method", "module"])
+def test_sockets_of_ones_own_are_used(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: str
+) -> None:
+    """What guards or diverts a program's connections by way of the module `socket` (pytest-socket, PySocks) works."""
+    asked = []
+
+    class Guard(socket.socket):
+        def connect(self, address: Any) -> None:
+            asked.append(address)
+            super().connect(address)
+
+    def connect(self: Any, address: Any) -> None:
+        asked.append(address)
+        socket.SocketType.connect(self, address)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        path = str(tmp_path / "socket")
+        with listener() as sock, socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(path)
+            unix.listen()
+            if what == "class":
+                monkeypatch.setattr(socket, "socket", Guard)
+            elif what == "method":
+                monkeypatch.setattr(socket.socket, "connect", connect, raising=False)
+            else:
+                module = types.ModuleType("socket")
+                vars(module).update(vars(socket), socket=Guard)
+                monkeypatch.setattr("asyncio.base_events.socket", module)
+                monkeypatch.setattr("asyncio.unix_events.socket", module)
+            first, _ = await loop.create_connection(asyncio.Protocol, *sock.getsockname())
+            second, _ = await loop.create_unix_connection(asyncio.Protocol, path)
+            assert asked == [sock.getsockname(), path]
+            first.close()
+            second.close()
+            await turns()
+
+    run(main())
+
+
+def test_connections_are_audited(tmp_path: Path) -> None:
+    """A hook hears of connections, with the socket, and may forbid them."""
+    done = program(
+        """
+import asyncio, socket, sys, whilst
+seen = []
+def hook(event, arguments):
+    if event == "socket.connect":
+        seen.append((type(arguments[0]).__name__, arguments[1]))
+        if len(seen) > 2:
+            raise PermissionError("no more")
+    assert not event.startswith("whilst"), event
+async def main():
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(sys.argv[1])
+        unix.listen()
+        host, port = server.getsockname()
+        (await loop.create_connection(asyncio.Protocol, host, port))[0].close()
+        sys.addaudithook(hook)
+        (await loop.create_connection(asyncio.Protocol, host, port))[0].close()
+        (await loop.create_unix_connection(asyncio.Protocol, sys.argv[1]))[0].close()
+        try:
+            await loop.create_connection(asyncio.Protocol, host, port)
+        except PermissionError as error:
+            print(error)
+        assert seen == [("socket", (host, port)), ("socket", sys.argv[1]), ("socket", (host, port))], seen
+whilst.run(main())
+""",
+        str(tmp_path / "socket"),
+    )
+    assert done.stdout == "no more\n", done
+
+
+def test_options_that_change_nothing() -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        with listener() as sock:
+            host, port = sock.getsockname()
+            for options in (
+                {"local_addr": None, "ssl": None, "family": 0},
+                {"happy_eyeballs_delay": None, "interleave": None},
+                {"server_hostname": ""},
+                {"ssl_handshake_timeout": 0},
+                {"interleave": 0, "proto": socket.IPPROTO_UDP},
+                {"family": socket.AF_INET},
+                {"ssl": False},
+            ):
+                outcome = await outcome_of(loop.create_connection(asyncio.Protocol, host, port, **options))
+                if isinstance(outcome[0], asyncio.Transport):
+                    notes.append(outcome[0].get_extra_info("peername") == (host, port))
+                    outcome[0].close()
+                else:
+                    notes.append((outcome[0], outcome[1].partition("create_connection")[2] or outcome[1]))
+            await turns()
+
+    same(scenario)
+
+
+def test_an_option_that_there_is_not() -> None:
+    """CPython's raises at the call, ours when it is awaited."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with pytest.raises(TypeError, match="no_such_option"):
+            await loop.create_connection(asyncio.Protocol, "127.0.0.1", 1, no_such_option=None)
+        with pytest.raises(TypeError, match="no_such_option"):
+            await loop.create_unix_connection(asyncio.Protocol, "/nowhere", no_such_option=None)
+
+    run(main())
+
+
+def test_it_is_a_coroutine_function_with_cpythons_signature() -> None:
+    for name, original in (
+        ("create_connection", asyncio.BaseEventLoop.create_connection),
+        ("create_unix_connection", asyncio.SelectorEventLoop.create_unix_connection),
+    ):
+        method = getattr(whilst.Loop, name)
+        assert inspect.iscoroutinefunction(method)
+        assert inspect.signature(method) == inspect.signature(original)
+        assert method.__doc__ == original.__doc__
+
+
+def test_the_order_of_a_connections_beginning() -> None:
+    variable = contextvars.ContextVar("variable", default="nothing")
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+
+        class Noting(asyncio.Protocol):
+            def __init__(self) -> None:
+                notes.append(("made", variable.get(), asyncio.current_task() is not None))
+                variable.set("the factory's")
+                loop.call_soon(notes.append, "scheduled by the factory")
+
+            def connection_made(self, transport: Any) -> None:
+                notes.append(("connected", variable.get(), asyncio.current_task() is not None))
+                loop.call_soon(notes.append, "scheduled when connected")
+
+        variable.set("the caller's")
+        with listener() as sock:
+            transport, protocol = await loop.create_connection(Noting, *sock.getsockname())
+            notes.append(("returned", variable.get(), transport.get_protocol() is protocol))
+            await turns()
+            transport.close()
+            await turns()
+
+    same(scenario)
+
+
+def test_a_peer_that_answers_late() -> None:
+    """The queue of the listening socket is full at first, so that the kernel tries again a second later."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener(backlog=0) as sock, contextlib.ExitStack() as stack:
+            address = sock.getsockname()
+            stack.enter_context(socket.create_connection(address, SECONDS))
+            second = stack.enter_context(socket.socket())
+            second.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                second.connect(address)
+            task = loop.create_task(loop.create_connection(asyncio.Protocol, *address))
+            await asyncio.sleep(0.05)
+            assert not task.done()
+            second.close()
+            sock.setblocking(True)
+            sock.listen(10)
+            for _ in range(2):
+                accepted, _name = await loop.run_in_executor(None, sock.accept)
+                stack.callback(accepted.close)
+            transport, protocol = await task
+            assert transport.get_extra_info("peername") == address
+            assert transport.get_protocol() is protocol
+            transport.close()
+            await turns()
+
+    with no_descriptor_leaks():
+        run(main())
+
+
+def test_a_unix_socket_with_a_full_queue(tmp_path: Path) -> None:
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        path = str(tmp_path / f"socket{len(list(tmp_path.iterdir()))}")
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as stack:
+            sock.bind(path)
+            sock.listen(0)
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+            outcome: Any = await outcome_of(loop.create_unix_connection(asyncio.Protocol, path))
+            notes.append(isinstance(outcome[0], asyncio.Transport) or outcome)
+            if isinstance(outcome[0], asyncio.Transport):
+                outcome[0].close()
+                await turns()
+
+    with no_descriptor_leaks():
+        same(scenario)

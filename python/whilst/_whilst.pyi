@@ -9,11 +9,11 @@ import socket
 import ssl
 import sys
 from asyncio.transports import _FlowControlMixin
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
@@ -180,6 +180,13 @@ class LoopCore:
     def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _ensure_fd_no_transport(self, fd: FileDescriptorLike) -> None: ...
 
+    # Sockets.
+    def _sock_recv(self, sock: socket.socket, nbytes: int, /) -> bytes | None: ...
+    def _sock_recv_into(self, sock: socket.socket, buf: WriteableBuffer, /) -> int | None: ...
+    def _sock_send(self, sock: socket.socket, data: ReadableBuffer, /) -> int | None: ...
+    def _sock_readable(self, sock: socket.socket, /) -> Awaitable[None]: ...
+    def _sock_writable(self, sock: socket.socket, /) -> Awaitable[None]: ...
+
     # Files to sockets.
     def _begin_sendfile(
         self,
@@ -192,6 +199,20 @@ class LoopCore:
     ) -> None: ...
 
     # Connections.
+    def _connect_to_literal(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: object, port: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
+    def _connect_to_path(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], path: object
+    ) -> (
+        tuple[asyncio.Future[None], tuple[StreamTransport, asyncio.BaseProtocol]]
+        | tuple[None, socket.socket]
+        | None
+    ): ...
     def _make_socket_transport(
         self,
         sock: socket.socket,

@@ -183,8 +183,8 @@ pub(crate) fn extract_stack(py: Python<'_>) -> PyResult<Py<PyAny>> {
 
 /// Shows the garbage collector a handle in one of the loop's queues, or, if it does not know the handle, what that refers to.
 pub(crate) fn visit_queued<T: AnyHandle>(handle: &Object<T>, see: &mut impl FnMut(&Py<PyAny>)) {
-    see(handle.as_py());
     if handle.is_tracked() {
+        see(handle.as_py());
         return;
     }
     handle.try_with(|slots, state| slots.iter().chain(&state.more_arguments).flatten().for_each(see));

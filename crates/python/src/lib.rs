@@ -20,7 +20,10 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event_loop::LoopCore>()?;
     module.add_class::<process::ChildProcess>()?;
     module.add_class::<file::RawFile>()?;
+    module.add_class::<event_loop::sockets::SocketWait>()?;
+    event_loop::connecting::add_methods(py)?;
     event_loop::scheduling::add_methods(py)?;
+    event_loop::sockets::add_methods(py)?;
     event_loop::tasks::add_methods(py)?;
     ffi::class::make::<handle::Handle>(module)?;
     ffi::class::make::<handle::TimerHandle>(module)?;

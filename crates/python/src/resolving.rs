@@ -60,7 +60,7 @@ pub(crate) fn addresses_of_literal<'py>(
 }
 
 /// The address that `text` spells as the C library would spell it in its answer, so that the answer can repeat it.
-fn literal(text: &str) -> Option<IpAddr> {
+pub(crate) fn literal(text: &str) -> Option<IpAddr> {
     // Rust takes four decimal numbers without leading zeros, which is how inet_ntop(3) writes them.
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         return Some(IpAddr::V4(address));

@@ -7,6 +7,7 @@ from CPython's own loop of the interpreter at hand (:mod:`whilst._loop.borrowed`
 
 from __future__ import annotations
 
+from whilst._loop.connecting import STEPS, Connecting
 from whilst._loop.lifecycle import Lifecycle
 from whilst._loop.resolving import Resolving
 from whilst._loop.sendfile import Sendfile
@@ -16,7 +17,7 @@ from whilst._loop.sockets import Sockets
 __all__ = ["Loop", "new_event_loop"]
 
 
-class Loop(Lifecycle, Sockets, Sendfile, Serving, Resolving):
+class Loop(Lifecycle, Connecting, Sockets, Sendfile, Serving, Resolving):
     """asyncio's event loop, in Rust.
 
     Made without arguments. The environment variable ``WHILST_DRIVER`` (``io_uring`` or ``epoll``) says what it waits on;
@@ -25,6 +26,9 @@ class Loop(Lifecycle, Sockets, Sendfile, Serving, Resolving):
 
 
 Loop.__module__ = "whilst"
+
+#: The methods of the class on the way to a connection, for those who ask whether a loop has others.
+STEPS_OF_CONNECTING = {name: getattr(Loop, name) for name in STEPS}
 
 
 def new_event_loop() -> Loop:

@@ -87,10 +87,9 @@ class Borrowed(LoopCore, asyncio.AbstractEventLoop):
 
     # Connections and servers: these check, resolve, make sockets and end in `_make_socket_transport`,
     # `_make_ssl_transport` and `_start_serving`, which are this loop's.
-    create_connection = _Base.create_connection
+    # (`create_connection` and `create_unix_connection` are called by `whilst._loop.connecting`.)
     connect_accepted_socket = _Base.connect_accepted_socket
     create_server = _Base.create_server
-    create_unix_connection = _Unix.create_unix_connection
     create_unix_server = _Unix.create_unix_server
     # For a socket object that accepts in a way of its own.
     _accept_connection: Any = _PrivateUnix._accept_connection

@@ -11,7 +11,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::operations::Table;
 use super::readiness::Readiness;
-use super::{Completion, Event, Key, Operation, Purpose, Received, Waiting, sys};
+use super::{Completion, Event, Key, Operation, Pace, Purpose, Received, Waiting, sys};
 use crate::inbox::Waker;
 
 /// Operations, and the descriptors that they wait for.
@@ -22,6 +22,8 @@ pub(super) struct Epoll {
     stopped: Vec<Key>,
     /// Operations that could not be registered when they came over from another backend.
     refused: Vec<(Waiting, io::Error)>,
+    /// How many waits there were.
+    waits: u64,
 }
 
 impl Epoll {
@@ -31,6 +33,7 @@ impl Epoll {
             operations: Table::new(),
             stopped: Vec::new(),
             refused: Vec::new(),
+            waits: 0,
         })
     }
 
@@ -39,7 +42,7 @@ impl Epoll {
         self.operations = operations;
         for number in self.operations.numbers() {
             let Some(&waiting) = self.operations.get(number) else { continue };
-            if let Err(error) = self.readiness.register(number, waiting.fd, waiting.purpose.interest()) {
+            if let Err(error) = self.readiness.register(number, waiting.fd, waiting.purpose) {
                 self.operations.remove(number);
                 self.refused.push((waiting, error));
             }
@@ -48,7 +51,7 @@ impl Epoll {
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         let number = self.operations.insert(waiting);
-        match self.readiness.register(number, waiting.fd, waiting.purpose.interest()) {
+        match self.readiness.register(number, waiting.fd, waiting.purpose) {
             Ok(()) => Ok(number),
             Err(error) => {
                 self.operations.remove(number);
@@ -88,10 +91,14 @@ impl Epoll {
             waker.consume();
             return Ok(());
         }
-        let Self { readiness, operations, .. } = self;
+        self.waits += 1;
+        let Self { readiness, operations, waits, .. } = self;
         readiness.wait(timeout, waker, |number| {
-            if let Some(&waiting) = operations.get(number) {
-                fulfil(waiting, completions);
+            if let Some(waiting) = operations.get_mut(number) {
+                fulfil(waiting, *waits, completions);
+                if waiting.purpose.once() {
+                    operations.remove(number);
+                }
             }
         })
     }
@@ -105,7 +112,7 @@ impl Epoll {
                 key: waiting.key,
                 event: match waiting.purpose {
                     // Whoever reads or writes now finds out.
-                    Purpose::Watch(_) => Event::Ready,
+                    Purpose::Watch(_) | Purpose::WatchOnce(_) => Event::Ready,
                     Purpose::Receive { .. } => Event::Received(Received::Failed(error)),
                     Purpose::Accept { .. } => Event::Accepted(Err(error)),
                 },
@@ -114,17 +121,23 @@ impl Epoll {
     }
 }
 
-/// Does what an operation is for, now that its descriptor is ready.
-fn fulfil<P>(waiting: Waiting, completions: &mut Vec<Completion<P>>) {
+/// Does what an operation is for, now that the wait of this number has found its descriptor ready.
+fn fulfil<P>(waiting: &mut Waiting, wait: u64, completions: &mut Vec<Completion<P>>) {
     let key = waiting.key;
-    match waiting.purpose {
-        Purpose::Watch(_) => completions.push(Completion { key, event: Event::Ready }),
+    match &mut waiting.purpose {
+        Purpose::Watch(_) | Purpose::WatchOnce(_) => {
+            completions.push(Completion { key, event: Event::Ready });
+        }
         Purpose::Receive { .. } => {
             completions.push(Completion { key, event: Event::Received(Received::Waiting) });
         }
-        Purpose::Accept { burst } => {
-            let accepted = accept(waiting.fd, burst);
+        Purpose::Accept { burst, pace } => {
+            // Where connections come one by one, none is behind the first; but a second wait in a row says that they do not.
+            let looks_further = !pace.alone || pace.wait + 1 == wait;
+            let begin = completions.len();
+            let accepted = accept(waiting.fd, if looks_further { *burst } else { 1 });
             completions.extend(accepted.map(|result| Completion { key, event: Event::Accepted(result) }));
+            *pace = Pace { wait, alone: completions.len() - begin <= 1 };
         }
     }
 }

@@ -88,7 +88,7 @@ pub enum Received {
 #[derive(Debug)]
 pub enum Event<P> {
     /// A watched descriptor is ready. Level-triggered: said again at the next wait for as long as it stays
-    /// so and the watch is not cancelled.
+    /// so and the watch is not cancelled; but once only of a [`Driver::watch_once`].
     Ready,
     /// A receive operation's progress.
     Received(Received),
@@ -140,19 +140,37 @@ struct Waiting {
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Watch(Interest),
+    /// As a watch, and over once it has been said.
+    WatchOnce(Interest),
     /// `direct`: it is only said that there is something, and the caller reads it.
     Receive {
         direct: bool,
     },
     Accept {
         burst: usize,
+        pace: Pace,
     },
 }
 
+/// Whether to look for another connection behind the one that there is. A look in vain is not cheap: the kernel makes the socket
+/// first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The wait that last found a connection.
+    wait: u64,
+    /// That one was alone.
+    alone: bool,
+}
+
 impl Purpose {
+    /// Whether the operation is over when it has been said that the descriptor is ready.
+    fn once(self) -> bool {
+        matches!(self, Self::WatchOnce(_))
+    }
+
     fn interest(self) -> Interest {
         match self {
-            Self::Watch(interest) => interest,
+            Self::Watch(interest) | Self::WatchOnce(interest) => interest,
             Self::Receive { .. } | Self::Accept { .. } => Interest::Readable,
         }
     }
@@ -292,7 +310,7 @@ impl<P: Payload> Driver<P> {
 
     /// Accepts connections, on and on, at most `burst` of them a wait where the backend can bound it.
     pub fn accept(&mut self, fd: RawFd, burst: usize, key: Key) -> io::Result<Operation> {
-        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst } })
+        self.start(Waiting { fd, key, purpose: Purpose::Accept { burst, pace: Pace::default() } })
     }
 
     /// Says [`Event::Ready`] at every wait at which `fd` is ready, until cancelled.
@@ -303,6 +321,14 @@ impl<P: Payload> Driver<P> {
     /// regular file, a directory).
     pub fn watch(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
         self.start(Waiting { fd, key, purpose: Purpose::Watch(interest) })
+    }
+
+    /// Says [`Event::Ready`] at the next wait at which `fd` is ready, and is over then.
+    ///
+    /// For a descriptor that is waited for again and again: the kernel keeps the registration, silenced, so that the next such
+    /// operation costs one system call instead of two, and the end of this one none. Errors as for [`Driver::watch`].
+    pub fn watch_once(&mut self, fd: RawFd, interest: Interest, key: Key) -> io::Result<Operation> {
+        self.start(Waiting { fd, key, purpose: Purpose::WatchOnce(interest) })
     }
 
     /// Sends to a socket, once, without waiting for room. With `epoll` the send happens now and the event

@@ -398,3 +398,27 @@ fn received_directly(choice: Choice) {
     there.shutdown(Shutdown::Write).unwrap();
     assert!(matches!(world.last_word(&here, 3), Said::End));
 }
+
+/// A look for a connection that is not there costs more than one that is: none is made where connections come alone, while a crowd is
+/// taken in two waits.
+#[test]
+fn connections_that_come_alone_are_taken_alone() {
+    let mut world = World::new(Choice::Epoll);
+    let listener = listener();
+    world.accept(&listener, 1);
+    let _first = connect(&listener);
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    assert_eq!(world.wait(Duration::ZERO), 0);
+    let _crowd: Vec<_> = (0..5).map(|_| connect(&listener)).collect();
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    assert_eq!(world.wait(Duration::from_secs(5)), 4);
+    assert_eq!(world.wait(Duration::ZERO), 0);
+    // Where the last ones were many the next may be, too.
+    let _crowd: Vec<_> = (0..5).map(|_| connect(&listener)).collect();
+    assert_eq!(world.wait(Duration::from_secs(5)), 5);
+    let _last = connect(&listener);
+    assert_eq!(world.wait(Duration::from_secs(5)), 1);
+    let _pair: Vec<_> = (0..2).map(|_| connect(&listener)).collect();
+    // The wait before was another one's, and this one finds a second in a row.
+    assert_eq!(world.wait(Duration::from_secs(5)), 2);
+}

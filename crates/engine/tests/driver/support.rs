@@ -168,6 +168,10 @@ impl World {
         self.driver.watch(fd.as_raw_fd(), interest, Key(key)).unwrap()
     }
 
+    pub(crate) fn watch_once(&mut self, fd: &impl AsRawFd, interest: Interest, key: u64) -> Operation {
+        self.driver.watch_once(fd.as_raw_fd(), interest, Key(key)).unwrap()
+    }
+
     pub(crate) fn receive(&mut self, fd: &impl AsRawFd, key: u64) -> Operation {
         self.driver.receive(fd.as_raw_fd(), Key(key)).unwrap()
     }

@@ -14,11 +14,17 @@ over_both!(
     closed_while_the_other_direction_was_watched,
     closed_without_being_cancelled,
     closing_tells_the_peer,
+    closing_tells_the_peer_of_what_was_said_once,
     hang_up_makes_both_directions_ready,
     is_level_triggered,
+    once_and_for_good_on_one_descriptor,
     pipes_and_nameless_files,
     reads_and_writes_on_one_descriptor,
     refuses_what_cannot_be_watched,
+    said_once,
+    said_once_and_closed_without_a_word,
+    said_once_in_both_directions,
+    said_once_then_cancelled,
     silent_while_nothing_happens,
     stays_quiet_after_a_silent_close,
 );
@@ -292,4 +298,184 @@ fn stays_quiet_after_a_silent_close(choice: Choice) {
         peer.write_all(b"x").unwrap();
         world.assert_ready(2);
     });
+}
+
+/// A watch that is said once is over then, whatever is left to be read, and the next finds what is left.
+fn said_once(choice: Choice) {
+    let mut world = World::new(choice);
+    let (mut here, mut there) = pair();
+    for key in 0..50 {
+        let watch = world.watch_once(&here, Interest::Readable, key);
+        if key % 2 == 0 {
+            world.assert_quiet();
+        }
+        there.write_all(b"xy").unwrap();
+        world.assert_ready(key);
+        world.assert_quiet();
+        if key % 3 == 0 {
+            // It is over, so there is nothing to cancel.
+            world.driver.cancel(watch);
+        }
+        here.read_exact(&mut [0]).unwrap();
+        let key = 1000 + key;
+        world.watch_once(&here, Interest::Readable, key);
+        world.assert_ready(key);
+        here.read_exact(&mut [0]).unwrap();
+    }
+    // What arrives while nobody waits is not spoken of, nor the end.
+    there.write_all(b"x").unwrap();
+    world.assert_quiet();
+    drop(there);
+    world.assert_quiet();
+    world.watch_once(&here, Interest::Writable, 2);
+    world.assert_ready(2);
+    // The place is free for a watch of the other kind.
+    let watch = world.watch(&here, Interest::Readable, 3);
+    world.assert_ready(3);
+    world.assert_ready(3);
+    world.driver.cancel(watch);
+    world.wait(std::time::Duration::ZERO);
+    world.said.clear();
+    world.assert_quiet();
+}
+
+fn said_once_then_cancelled(choice: Choice) {
+    let mut world = World::new(choice);
+    let (here, mut there) = pair();
+    for key in 0..10 {
+        world.watch_once(&here, Interest::Writable, key);
+        world.assert_ready(key);
+        let watch = world.watch_once(&here, Interest::Readable, 100);
+        world.driver.cancel(watch);
+        let watch = world.watch_once(&here, Interest::Readable, 100);
+        world.wait(std::time::Duration::ZERO);
+        world.driver.cancel(watch);
+        world.assert_quiet();
+    }
+    there.write_all(b"x").unwrap();
+    world.assert_quiet();
+    let watch = world.watch_once(&here, Interest::Readable, 5);
+    let error = world.driver.watch_once(here.as_raw_fd(), Interest::Readable, Key(6)).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    world.assert_ready(5);
+    world.driver.cancel(watch);
+    world.assert_quiet();
+}
+
+/// One direction that is said does not silence the other.
+fn said_once_in_both_directions(choice: Choice) {
+    let mut world = World::new(choice);
+    let (mut here, mut there) = pair();
+    there.set_nonblocking(true).unwrap();
+    let mut chunk = vec![0; 65536];
+    for key in 0..10 {
+        while (&here).write(&chunk).is_ok_and(|length| length > 0) {}
+        world.watch_once(&here, Interest::Writable, key);
+        world.watch_once(&here, Interest::Readable, 100 + key);
+        world.assert_quiet();
+        there.write_all(b"x").unwrap();
+        world.assert_ready(100 + key);
+        world.assert_quiet();
+        here.read_exact(&mut [0]).unwrap();
+        while there.read(&mut chunk).is_ok_and(|length| length > 0) {}
+        world.assert_ready(key);
+        world.assert_quiet();
+        // Both at once.
+        world.watch_once(&here, Interest::Writable, key);
+        world.watch_once(&here, Interest::Readable, 100 + key);
+        there.write_all(b"x").unwrap();
+        let mut keys = [world.next().key.0, world.next().key.0];
+        keys.sort_unstable();
+        assert_eq!(keys, [key, 100 + key]);
+        world.assert_quiet();
+        here.read_exact(&mut [0]).unwrap();
+    }
+    drop(there);
+    world.watch_once(&here, Interest::Writable, 1);
+    world.watch_once(&here, Interest::Readable, 2);
+    let mut keys = [world.next().key.0, world.next().key.0];
+    keys.sort_unstable();
+    assert_eq!(keys, [1, 2]);
+    world.assert_quiet();
+}
+
+fn once_and_for_good_on_one_descriptor(choice: Choice) {
+    let mut world = World::new(choice);
+    let (mut here, mut there) = pair();
+    let reader = world.watch(&here, Interest::Readable, 1);
+    world.assert_quiet();
+    world.watch_once(&here, Interest::Writable, 2);
+    world.assert_ready(2);
+    world.assert_quiet();
+    there.write_all(b"x").unwrap();
+    world.assert_ready(1);
+    world.assert_ready(1);
+    here.read_exact(&mut [0]).unwrap();
+    world.wait(std::time::Duration::ZERO);
+    world.said.clear();
+    world.watch_once(&here, Interest::Writable, 3);
+    world.driver.cancel(reader);
+    world.assert_ready(3);
+    world.assert_quiet();
+    there.write_all(b"x").unwrap();
+    world.assert_quiet();
+    // A receive takes over a descriptor that was watched before.
+    world.receive(&here, 4);
+    assert_eq!(world.read(&here, 4, 1), b"x");
+    there.write_all(b"abc").unwrap();
+    assert_eq!(world.read(&here, 4, 3), b"abc");
+}
+
+/// The number comes back as another file, of which the kernel has no registration.
+fn said_once_and_closed_without_a_word(choice: Choice) {
+    // Alone in a process, because it counts on descriptor numbers.
+    in_fork(|| {
+        let mut world = World::new(choice);
+        let mut number = None;
+        for (key, lives_on) in (0..20).map(|key| (key, key % 3 == 0)) {
+            let (here, mut there) = pair();
+            assert_eq!(*number.get_or_insert(here.as_raw_fd()), here.as_raw_fd());
+            let other = lives_on.then(|| here.try_clone().unwrap());
+            for _ in 0..2 {
+                world.watch_once(&here, Interest::Readable, key);
+                world.assert_quiet();
+                there.write_all(b"x").unwrap();
+                world.assert_ready(key);
+                (&here).read_exact(&mut [0]).unwrap();
+            }
+            if key % 2 == 0 {
+                // Closed while it waits.
+                world.watch_once(&here, Interest::Readable, key);
+                world.wait(std::time::Duration::ZERO);
+            }
+            drop(here);
+            there.write_all(b"x").ok();
+            if lives_on && key % 2 == 0 {
+                // Whatever is said of it now, it is not said for ever.
+                world.wait(std::time::Duration::ZERO);
+                world.said.clear();
+            }
+            world.assert_quiet();
+            drop((other, there));
+        }
+    });
+}
+
+/// What is left of a watch that was said holds nothing open.
+fn closing_tells_the_peer_of_what_was_said_once(choice: Choice) {
+    let mut world = World::new(choice);
+    let (bystander, mut peer) = pair();
+    world.watch(&bystander, Interest::Readable, 1);
+    for interest in [Interest::Readable, Interest::Writable] {
+        let (here, mut there) = tcp_pair();
+        there.write_all(b"x").unwrap();
+        world.watch_once(&here, interest, 2);
+        world.assert_ready(2);
+        (&here).read_exact(&mut [0]).unwrap();
+        drop(here);
+        assert!(matches!(there.read(&mut [0]), Ok(0)));
+    }
+    world.assert_quiet();
+    peer.write_all(b"x").unwrap();
+    world.assert_ready(1);
 }

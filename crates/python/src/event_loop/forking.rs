@@ -59,7 +59,11 @@ impl LoopCore {
                 Source::ReadPipe(pipe) => ReadPipe::lose(pipe, this, None),
                 Source::WritePipe(pipe, _) => WritePipe::lose(pipe, this, None),
                 Source::Datagram(transport, _) => Datagram::force_close(transport, this, None),
-                Source::Watch(_) | Source::Acceptor(_) | Source::Sendfile(_) | Source::File(_) => Ok(()),
+                Source::Watch(_)
+                | Source::Acceptor(_)
+                | Source::Sendfile(_)
+                | Source::Socket(_)
+                | Source::File(_) => Ok(()),
             };
             // It fails for a loop that is closed, and this one runs.
             drop(lost);

@@ -14,6 +14,7 @@ use whilst_engine::driver::{Completion, Event, Interest};
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
+use super::sockets::SocketWait;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
@@ -173,11 +174,14 @@ impl LoopCore {
                     Some(Source::Sendfile(sendfile)) => {
                         state.ready.push(Work::Sendfile(sendfile.clone_ref(py)));
                     }
+                    Some(Source::Socket(wait)) => {
+                        state.ready.push(Work::Socket(wait.clone_ref(py), key));
+                    }
                     Some(Source::Acceptor(_) | Source::File(_)) | None => {}
                 };
                 core.state.with(py, queue);
             }
-            Event::File(event) => core.push(py, Work::File(key, event)),
+            Event::File(event) => core.push(py, Work::File(key, Box::new(event))),
             Event::Sent { payload, result } => {
                 if let Some(stream) = core.stream(py, key) {
                     Stream::sent(&stream, this, payload, result);
@@ -220,6 +224,7 @@ impl LoopCore {
             }
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
+            Work::Socket(wait, key) => SocketWait::ready(wait.bind(py), this, key),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
             Work::ReadPipe(pipe, work) if core.is_debug() => {
                 let told = ReadPipe::told(&pipe, py, &work);
@@ -233,7 +238,7 @@ impl LoopCore {
                 Self::watched(this, body, |seconds| told.report_slow(py, seconds))
             }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
-            Work::File(key, event) => Self::file_operation_ended(this, key, event),
+            Work::File(key, event) => Self::file_operation_ended(this, key, *event),
         }
     }
 

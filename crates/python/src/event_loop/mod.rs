@@ -3,6 +3,7 @@
 //! The class `whilst.Loop` is made in Python, of this one, of the methods that are coroutines by nature, and of
 //! `asyncio.AbstractEventLoop`.
 
+pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
@@ -11,6 +12,7 @@ pub(crate) mod registry;
 pub(crate) mod scheduling;
 pub(crate) mod sendfile;
 pub(crate) mod servers;
+pub(crate) mod sockets;
 pub(crate) mod tasks;
 
 use std::collections::HashMap;
@@ -26,10 +28,11 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
-use self::readiness::Watches;
+use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
+use self::sockets::SocketWait;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
@@ -52,6 +55,8 @@ pub(crate) enum Work {
     Datagram(Object<Datagram>, DatagramWork),
     /// A socket has room for more of a file.
     Sendfile(Py<Sendfile>),
+    /// A socket that a task waits for is ready, as the watch with this key has said.
+    Socket(Py<SocketWait>, Key),
     /// A connection was accepted, or accepting failed.
     Accepted(Key, std::io::Result<std::os::fd::OwnedFd>),
     /// The reading end of a pipe has something to do of its own.
@@ -59,8 +64,11 @@ pub(crate) enum Work {
     /// The writing end of a pipe has something to do of its own.
     WritePipe(Object<WritePipe>, PipeWork),
     /// A file operation is done.
-    File(Key, FileEvent),
+    File(Key, Box<FileEvent>),
 }
+
+// A loop with many callbacks pending is as fast as its queue is small.
+const _: () = assert!(size_of::<Work>() <= 32);
 
 /// What the loop's thread works on.
 pub(crate) struct State {
@@ -80,7 +88,7 @@ pub(crate) struct State {
     /// Where large reads go on their way to `bytes`, shared by all connections of the loop.
     pub(crate) scratch: Vec<u8>,
     /// What other threads have asked to be watched while the driver was lent out.
-    watched_meanwhile: Vec<(RawFd, Interest, Key)>,
+    watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
     /// Kept between waits for its memory.
@@ -185,6 +193,7 @@ impl LoopCore {
                         work.traverse(&mut see);
                     }
                     Work::Sendfile(sendfile) => see(sendfile.as_any()),
+                    Work::Socket(wait, _) => see(wait.as_any()),
                     Work::Accepted(..) | Work::File(..) => {}
                     Work::ReadPipe(pipe, work) => {
                         see(pipe.as_py());
@@ -348,6 +357,7 @@ impl LoopCore {
                 Work::Stream(..)
                 | Work::Datagram(..)
                 | Work::Sendfile(_)
+                | Work::Socket(..)
                 | Work::Accepted(..)
                 | Work::File(..)
                 | Work::ReadPipe(..)

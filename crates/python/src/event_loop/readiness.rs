@@ -28,6 +28,15 @@ struct Watch {
     operation: Option<Operation>,
 }
 
+/// How long a watch lasts.
+#[derive(Clone, Copy)]
+pub(crate) enum Span {
+    /// Until it is ended.
+    Lasting,
+    /// Until it has been said that the descriptor is ready. It is then for who is told of it to take it out of the books.
+    Once,
+}
+
 impl Watches {
     fn place(&mut self, interest: Interest) -> &mut Option<Watch> {
         match interest {
@@ -159,6 +168,7 @@ impl LoopCore {
                 Source::ReadPipe(_)
                 | Source::WritePipe(..)
                 | Source::Sendfile(_)
+                | Source::Socket(_)
                 | Source::File(_)
                 | Source::Watch(_)
                 | Source::Acceptor(_) => None,
@@ -204,6 +214,27 @@ impl LoopCore {
         interest: Interest,
         source: Source,
     ) -> PyResult<Key> {
+        Self::watch_as_long(this, fd, interest, source, Span::Lasting)
+    }
+
+    /// As [`LoopCore::watch_for`], telling `source` once. When it is told, the watch is still in the books
+    /// ([`LoopCore::forget_watch`]), and the driver's part of it over.
+    pub(super) fn watch_once_for(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+    ) -> PyResult<Key> {
+        Self::watch_as_long(this, fd, interest, source, Span::Once)
+    }
+
+    fn watch_as_long(
+        this: &Bound<'_, Self>,
+        fd: RawFd,
+        interest: Interest,
+        source: Source,
+        span: Span,
+    ) -> PyResult<Key> {
         let py = this.py();
         let core = this.get();
         core.check_open()?;
@@ -211,7 +242,7 @@ impl LoopCore {
         // its number given to another file.
         Self::unwatch(this, fd, interest)?;
         let key = core.state.with(py, |state| state.registry.insert(source));
-        match core.begin_watch(py, fd, interest, key) {
+        match core.begin_watch(py, fd, interest, key, span) {
             Ok(()) => Ok(key),
             Err(error) => {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
@@ -239,12 +270,22 @@ impl LoopCore {
     ///
     /// CPython's loop has this for free, since epoll can be told of a descriptor while it waits; and there are programs that use
     /// a loop so, though it is not documented to be safe (Jupyter's kernel does).
-    fn begin_watch(&self, py: Python<'_>, fd: RawFd, interest: Interest, key: Key) -> io::Result<()> {
+    fn begin_watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        key: Key,
+        span: Span,
+    ) -> io::Result<()> {
         let waits = self.state.with(py, |state| {
             let operation = match state.driver.as_mut() {
-                Some(driver) => Some(driver.watch(fd, interest, key)?),
+                Some(driver) => Some(match span {
+                    Span::Lasting => driver.watch(fd, interest, key)?,
+                    Span::Once => driver.watch_once(fd, interest, key)?,
+                }),
                 None => {
-                    state.watched_meanwhile.push((fd, interest, key));
+                    state.watched_meanwhile.push((fd, interest, key, span));
                     None
                 }
             };
@@ -262,10 +303,10 @@ impl LoopCore {
         let py = this.py();
         let core = this.get();
         let asked = core.state.with(py, |state| std::mem::take(&mut state.watched_meanwhile));
-        for (fd, interest, key) in asked {
+        for (fd, interest, key, span) in asked {
             // It may have ended before it began.
             let wanted = core.state.with(py, |state| state.registry.get(key).is_some());
-            if wanted && let Err(error) = core.begin_watch(py, fd, interest, key) {
+            if wanted && let Err(error) = core.begin_watch(py, fd, interest, key, span) {
                 drop(core.state.with(py, |state| state.registry.remove(key)));
                 let message = "a descriptor that another thread added cannot be watched";
                 Self::report(this, message, os_error(py, &error))?;
@@ -285,6 +326,8 @@ impl LoopCore {
             | Source::Datagram(..)
             | Source::ReadPipe(_)
             | Source::WritePipe(..)
+            // Whoever waits does so for good, as with CPython's loop.
+            | Source::Socket(_)
             | Source::File(_)
             | Source::Acceptor(_) => {}
         }
@@ -326,7 +369,7 @@ impl LoopCore {
 
     /// Takes a watch (only the one with the key, if there is one) out of the books: who was told of it, and its operation if it has
     /// begun.
-    fn forget_watch(
+    pub(super) fn forget_watch(
         &self,
         py: Python<'_>,
         fd: RawFd,

@@ -7,6 +7,7 @@ use whilst_engine::driver::{Interest, Key};
 
 use super::sendfile::Sendfile;
 use super::servers::Acceptor;
+use super::sockets::SocketWait;
 use crate::ffi::class::Object;
 use crate::file::Pending;
 use crate::handle::Handle;
@@ -20,6 +21,8 @@ pub(crate) enum Source {
     Watch(Object<Handle>),
     /// A file on its way to a socket.
     Sendfile(Py<Sendfile>),
+    /// A task's wait for a socket.
+    Socket(Py<SocketWait>),
     /// A stream transport.
     Stream(Object<Stream>),
     /// A datagram transport, and what it waits for.
@@ -39,6 +42,7 @@ impl Source {
         match self {
             Self::Watch(handle) => visit(handle.as_py()),
             Self::Sendfile(sendfile) => visit(sendfile.as_any()),
+            Self::Socket(wait) => visit(wait.as_any()),
             Self::Stream(stream) => visit(stream.as_py()),
             Self::Datagram(transport, _) => visit(transport.as_py()),
             Self::Acceptor(acceptor) => acceptor.traverse(visit),

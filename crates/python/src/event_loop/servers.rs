@@ -184,16 +184,14 @@ impl LoopCore {
     fn connected(this: &Bound<'_, Self>, acceptor: &Acceptor, fd: OwnedFd) -> PyResult<()> {
         let py = this.py();
         // What the protocol's factory does to its context is no other connection's business.
-        in_context(&copy_of_context(acceptor.context.bind(py))?, || {
-            if this.get().is_debug() {
-                return Self::connected_watched(this, acceptor, fd);
-            }
-            let protocol = acceptor.make_protocol(this)?;
-            let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-            let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
-            // Its context is a copy, so it can be entered from here.
-            Stream::connect(&stream, this, None)
-        })
+        let context = copy_of_context(acceptor.context.bind(py))?;
+        if this.get().is_debug() {
+            return in_context(&context, || Self::connected_watched(this, acceptor, fd));
+        }
+        let protocol = in_context(&context, || acceptor.make_protocol(this))?;
+        let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server, context.unbind())?;
+        Stream::connect(&stream, this, None)
     }
 
     /// The same as debug mode wants it: the connection is logged, and who takes long is reported.
@@ -207,7 +205,9 @@ impl LoopCore {
         LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
         let protocol = Self::watched(this, || acceptor.make_protocol(this), report)?;
         let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
-        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server)?;
+        // A copy, so that it can be entered from here.
+        let context = copy_context(py)?.unbind();
+        let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server, context)?;
         let told = Stream::told(&stream, py, &StreamWork::Connect(None));
         let body = || Stream::connect(&stream, this, None);
         Self::watched(this, body, |seconds| told.report_slow(py, seconds))

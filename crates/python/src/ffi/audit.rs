@@ -41,3 +41,26 @@ pub(crate) fn sendto(socket: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> P
     let status = unsafe { PySys_Audit(EVENT.as_ptr(), FORMAT.as_ptr(), socket_pointer, address) };
     if status == 0 { Ok(()) } else { Err(PyErr::fetch(socket.py())) }
 }
+
+/// True if anybody listens to audit events. Nobody hears of the question.
+pub(crate) fn is_listened_to(py: Python<'_>) -> bool {
+    const EVENT: &CStr = c"whilst.is_listened_to";
+    const FORMAT: &CStr = c"O&";
+    type Converter = unsafe extern "C" fn(*mut std::ffi::c_void) -> *mut ffi::PyObject;
+    unsafe extern "C" fn fail(_argument: *mut std::ffi::c_void) -> *mut ffi::PyObject {
+        // SAFETY: CPython makes arguments with the thread attached.
+        unsafe { ffi::PyErr_SetNone(ffi::PyExc_LookupError) };
+        std::ptr::null_mut()
+    }
+    // SAFETY: the thread is attached; the format says what follows: a function that makes an object, and its argument. It is called
+    // only where there is a hook, and what it fails with is what the event ends with, before any hook is told.
+    unsafe {
+        let argument: *mut std::ffi::c_void = std::ptr::null_mut();
+        let listened = PySys_Audit(EVENT.as_ptr(), FORMAT.as_ptr(), fail as Converter, argument) != 0;
+        if listened {
+            ffi::PyErr_Clear();
+        }
+        let _ = py;
+        listened
+    }
+}

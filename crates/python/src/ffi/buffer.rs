@@ -9,6 +9,9 @@ use pyo3::types::PyBytes;
 /// A buffer that can be written to, held until dropped.
 pub(crate) struct WritableBuffer(View);
 
+/// A buffer that is only read, held until dropped.
+pub(crate) struct ReadableBuffer(View);
+
 /// A held buffer. In a box, since exporters may rely on where it is.
 struct View(Box<ffi::Py_buffer>);
 
@@ -43,6 +46,16 @@ impl WritableBuffer {
         View::of(object, ffi::PyBUF_WRITABLE).map(Self)
     }
 
+    /// How many bytes there are.
+    pub(crate) fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    /// The memory, for whoever fills it without Rust looking on, and how many bytes it is. It stays for as long as `self` lives.
+    pub(super) fn memory(&mut self) -> (*mut u8, usize) {
+        (self.0.0.buf.cast(), self.0.length())
+    }
+
     /// The bytes.
     pub(crate) fn bytes<'a>(&'a mut self, _py: Python<'a>) -> &'a mut [u8] {
         if self.0.length() == 0 {
@@ -51,6 +64,23 @@ impl WritableBuffer {
         // SAFETY: contiguous writable memory of that length, held for as long as `self` lives. No Python code runs while the slice
         // lives; what other threads do to it at the same time, on builds without a GIL, is what they do to `recv_into`'s.
         unsafe { std::slice::from_raw_parts_mut(self.0.0.buf.cast::<u8>(), self.0.length()) }
+    }
+}
+
+impl ReadableBuffer {
+    /// The memory behind `object`. Raises `BufferError` if it is not contiguous, `TypeError` if there is none.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        View::of(object, ffi::PyBUF_SIMPLE).map(Self)
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes<'a>(&'a self, _py: Python<'a>) -> &'a [u8] {
+        if self.0.length() == 0 {
+            return &[];
+        }
+        // SAFETY: contiguous memory of that length, held for as long as `self` lives. No Python code runs while the slice lives; what
+        // other threads do to it at the same time, on builds without a GIL, is what they do to `send`'s.
+        unsafe { std::slice::from_raw_parts(self.0.0.buf.cast::<u8>(), self.0.length()) }
     }
 }
 

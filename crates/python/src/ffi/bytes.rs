@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 unsafe extern "C" {
     /// <https://docs.python.org/3/c-api/bytes.html#c._PyBytes_Resize>, which PyO3 leaves out.
@@ -43,6 +43,26 @@ pub(crate) fn concat<'py>(
     }
 }
 
+/// Appends all the parts to a `bytearray`, as its `extend()` does. Raises `BufferError` if somebody looks at its memory.
+#[inline]
+pub(crate) fn append(
+    object: &Bound<'_, PyByteArray>,
+    parts: &[impl std::ops::Deref<Target = [u8]>],
+) -> PyResult<()> {
+    let length = object.len();
+    let whole = parts.iter().fold(length, |sum, part| sum + part.len());
+    object.resize(whole)?;
+    // SAFETY: the object has `whole` bytes since just now, and no Python code runs until the new ones are filled.
+    unsafe {
+        let mut place = object.data().add(length);
+        for part in parts {
+            std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+            place = place.add(part.len());
+        }
+    }
+    Ok(())
+}
+
 /// A `bytes` object that is being filled and that nobody else has seen yet.
 pub(crate) struct Unfinished(pub(super) Py<PyBytes>);
 
@@ -57,6 +77,13 @@ impl Unfinished {
             let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
             Ok(Self(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked().unbind()))
         }
+    }
+
+    /// The memory to be filled, and how many bytes it is. It is the object's for as long as that is unfinished.
+    pub(super) fn memory(&mut self) -> (*mut u8, usize) {
+        // SAFETY: a live `bytes` object.
+        let memory = unsafe { ffi::PyBytes_AS_STRING(self.0.as_ptr()) };
+        (memory.cast::<u8>().cast_mut(), contents(&self.0).len())
     }
 
     /// The object, of the first `length` bytes, which were filled.

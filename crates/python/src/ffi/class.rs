@@ -28,7 +28,7 @@ use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use super::spare::Spare;
+use super::pool::Pool;
 
 /// What an instance of a class holds behind its base's layout.
 pub(crate) trait Instance: Sized + Send + Sync + 'static {
@@ -88,7 +88,7 @@ pub(crate) struct Class {
     /// Where in an instance the list of weak references is, in bytes from its head; 0 if there is none.
     weak_references: AtomicIsize,
     /// Memory for instances that fill their slots.
-    spare: Spare,
+    pool: Pool,
 }
 
 impl Class {
@@ -98,7 +98,7 @@ impl Class {
             offset: AtomicUsize::new(0),
             base_size: AtomicUsize::new(0),
             weak_references: AtomicIsize::new(0),
-            spare: Spare::new(),
+            pool: Pool::new(),
         }
     }
 
@@ -109,8 +109,8 @@ impl Class {
     }
 
     #[inline]
-    pub(super) fn spare(&self) -> &Spare {
-        &self.spare
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Where in an instance the Rust value is, in bytes from its head.
@@ -336,6 +336,10 @@ pub(crate) fn make<T: Instance>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add(class.name()?, &class)?;
     T::class().offset.store(offset, Ordering::Relaxed);
     T::class().base_size.store(base_size, Ordering::Relaxed);
+    if T::FILLED_SLOTS > 0 {
+        // SAFETY: made just now, of this base.
+        unsafe { T::class().pool.open(&base, class.as_type_ptr())? };
+    }
     // SAFETY: a type object.
     let weak_references = unsafe { (*class.as_type_ptr()).tp_weaklistoffset };
     T::class().weak_references.store(weak_references, Ordering::Relaxed);
@@ -511,7 +515,7 @@ unsafe fn destroy<T: Instance>(object: *mut ffi::PyObject) {
             (*value).dismantle(py);
         }
         ptr::drop_in_place(value);
-        if T::FILLED_SLOTS == 0 || !T::class().spare.give(py, object) {
+        if T::FILLED_SLOTS == 0 || !T::class().pool.give(py, object) {
             ffi::PyObject_GC_Del(object.cast());
         }
         ffi::Py_DECREF(class.cast());

@@ -1,4 +1,4 @@
-//! The only place with raw CPython calls.
+//! The only place with raw calls of CPython, and of the OpenSSL that it has loaded ([`libssl`]).
 //!
 //! What is here, PyO3 does not offer: classes whose base is a class written in Python that has slots (a handle is an
 //! [`asyncio.Handle`], a transport an [`asyncio.Transport`]), calls without tuples, and contexts entered without a
@@ -18,8 +18,11 @@ pub(crate) mod descriptor;
 pub(crate) mod file_memory;
 pub(crate) mod guarded;
 pub(crate) mod imports;
+pub(crate) mod libssl;
 pub(crate) mod memory_bio;
 pub(crate) mod methods;
+pub(crate) mod plain_socket;
+mod pool;
+pub(crate) mod python_class;
 pub(crate) mod slots;
-mod spare;
 pub(crate) mod stored_arguments;

@@ -38,20 +38,26 @@ impl<T: Slotted> Object<T> {
     #[inline]
     pub(crate) fn new_untracked(py: Python<'_>, slots: Slots, value: T) -> PyResult<Self> {
         const { assert!(T::FILLED_SLOTS == SLOTS) };
-        // SAFETY: what comes back is uninitialised but for its head; the base's layout becomes all empty slots before ours are
-        // filled, and nothing that could run the garbage collector comes between. `make` has checked that the slots are
+        // SAFETY: what comes back is uninitialised but for its head; ours of the base's slots are filled and the others
+        // emptied, and nothing that could run the garbage collector comes between. `make` has checked that the slots are
         // where they are written to.
         let object = unsafe {
-            let object = match T::class().spare().take(py) {
-                Some(spare) => ffi::PyObject_Init(spare, T::class().object()),
+            let object = match T::class().pool().take(py) {
+                // It raises MemoryError for NULL.
+                Some(memory) => ffi::PyObject_Init(memory, T::class().object()),
                 None => ffi::PyObject_GC_New(T::class().object()),
             };
             if object.is_null() {
                 return Err(PyErr::fetch(py));
             }
             let head = size_of::<ffi::PyObject>();
-            ptr::write_bytes(object.byte_add(head).cast::<u8>(), 0, T::class().offset() - head);
             ptr::write(object.byte_add(head).cast::<Slots>(), slots);
+            // Two words at most: a loop is cheaper than a call of `memset`.
+            let mut place = head + size_of::<Slots>();
+            while place < T::class().offset() {
+                ptr::write_volatile(object.byte_add(place).cast::<usize>(), 0);
+                place += size_of::<usize>();
+            }
             ptr::write(object.byte_add(T::class().offset()).cast::<T>(), value);
             Self::from_owned(py, object)
         };

@@ -1,10 +1,11 @@
 //! Whom a transport tells: its protocol, in its context; and, of what goes wrong there, the loop's exception handler.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::event_loop::LoopCore;
-use crate::ffi::call::in_context;
+use crate::ffi::call::{call_method, in_context};
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 
@@ -78,9 +79,10 @@ pub(crate) fn report_failure(
 
 /// Wakes who waits for a transport to be made, unless that was cancelled.
 pub(crate) fn resolve(py: Python<'_>, waiter: Option<Py<PyAny>>) -> PyResult<()> {
-    static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
-    match waiter {
-        Some(waiter) => SET_RESULT.get(py)?.call1((waiter, py.None())).map(drop),
-        None => Ok(()),
+    let Some(waiter) = waiter else { return Ok(()) };
+    let waiter = waiter.bind(py);
+    if call_method(waiter, intern!(py, "cancelled"), [])?.is_truthy()? {
+        return Ok(());
     }
+    call_method(waiter, intern!(py, "set_result"), [py.None().bind(py)]).map(drop)
 }

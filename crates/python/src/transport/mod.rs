@@ -8,5 +8,6 @@ pub(crate) mod outgoing;
 pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod stream_reader;
 pub(crate) mod tls;
 pub(crate) mod told;

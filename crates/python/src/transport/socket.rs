@@ -57,6 +57,11 @@ pub(crate) fn receive_from(
     }
 }
 
+/// Sends what there is room for, without waiting: how many bytes, or `WouldBlock` if there is none.
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(fd, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+}
+
 /// Sends a datagram, without waiting, to an address or to whom the socket is connected to. `WouldBlock` if there is no room.
 pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: Option<&Address>) -> io::Result<()> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

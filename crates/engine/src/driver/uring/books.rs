@@ -112,9 +112,13 @@ impl<P> Books<P> {
     }
 
     /// Notes that a watched descriptor is ready.
-    pub(super) fn watched(&self, number: Operation, completions: &mut Vec<Completion<P>>) {
-        if let Some(operation) = self.operations.get(number) {
-            completions.push(Completion { key: operation.waiting.key, event: Event::Ready });
+    pub(super) fn watched(&mut self, number: Operation, completions: &mut Vec<Completion<P>>) {
+        let Some(Waiting { key, purpose, .. }) = self.operations.get(number).map(|it| it.waiting) else {
+            return;
+        };
+        completions.push(Completion { key, event: Event::Ready });
+        if purpose.once() {
+            self.unwatch(number);
         }
     }
 
@@ -255,7 +259,7 @@ impl<P> Books<P> {
         let mut ended = false;
         match purpose {
             // The ring has none.
-            Purpose::Watch(_) => {}
+            Purpose::Watch(_) | Purpose::WatchOnce(_) => {}
             Purpose::Accept { .. } if result >= 0 => {
                 // SAFETY: the kernel has just made this descriptor, for whoever takes the completion.
                 let connection = unsafe { OwnedFd::from_raw_fd(result) };

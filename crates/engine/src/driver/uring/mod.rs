@@ -98,16 +98,16 @@ impl<P> Uring<P> {
     }
 
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
-        let Purpose::Watch(interest) = waiting.purpose else {
+        if !matches!(waiting.purpose, Purpose::Watch(_) | Purpose::WatchOnce(_)) {
             sys::check_open(waiting.fd)?;
             return Ok(self.books.start(waiting));
-        };
+        }
         let readiness = match &mut self.readiness {
             Some(readiness) => readiness,
             none => none.insert(Readiness::new()?),
         };
         let number = self.books.watch(waiting);
-        let registered = readiness.register(number, waiting.fd, interest);
+        let registered = readiness.register(number, waiting.fd, waiting.purpose);
         if registered.is_err() {
             self.books.unwatch(number);
         }
@@ -510,6 +510,6 @@ fn submission(waiting: Waiting) -> squeue::Entry {
         Purpose::Accept { .. } => {
             opcode::AcceptMulti::new(fd).flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).build()
         }
-        Purpose::Watch(_) => unreachable!("watched by epoll"),
+        Purpose::Watch(_) | Purpose::WatchOnce(_) => unreachable!("watched by epoll"),
     }
 }

@@ -87,14 +87,15 @@ impl Descriptor {
 pub(crate) static WARN: Import = Import::new("warnings", "warn");
 
 impl Stream {
-    /// A transport over a connected, non-blocking socket, known to the loop and to its server, if it has one. What follows is
-    /// [`Stream::connect`].
+    /// A transport over a connected, non-blocking socket, known to the loop and to its server, if it has one. Its protocol is called in
+    /// `context`. What follows is [`Stream::connect`].
     pub(crate) fn new(
         event_loop: &Bound<'_, LoopCore>,
         descriptor: Descriptor,
         protocol: Py<PyAny>,
         extra: Option<Py<PyDict>>,
         server: Option<Py<PyAny>>,
+        context: Py<PyAny>,
     ) -> PyResult<Object<Self>> {
         let py = event_loop.py();
         let core = event_loop.get();
@@ -117,7 +118,7 @@ impl Stream {
                     event_loop: Some(event_loop.clone().unbind()),
                     protocol: Some(protocol),
                     buffered,
-                    context: Some(copy_context(py)?.unbind()),
+                    context: Some(context),
                     server: None,
                     descriptor: Some(descriptor),
                     key: None,
@@ -177,7 +178,7 @@ impl Stream {
         let py = event_loop.py();
         event_loop.get().check_open()?;
         let extra = extra.map(|extra| extra.bind(py).copy().map(Bound::unbind)).transpose()?;
-        let stream = Self::new(event_loop, descriptor, protocol, extra, server)?;
+        let stream = Self::new(event_loop, descriptor, protocol, extra, server, copy_context(py)?.unbind())?;
         Self::queue(&stream, event_loop, StreamWork::Connect(waiter))?;
         Ok(stream)
     }
@@ -385,7 +386,7 @@ pub(crate) fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_attach");
     // Since 3.13 (`Server.close_clients`) it wants to know which one.
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)
@@ -395,7 +396,7 @@ fn attach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) ->
 /// Tells an `asyncio.Server` of the end of a connection of its.
 fn detach(py: Python<'_>, server: &Bound<'_, PyAny>, stream: &Object<Stream>) -> PyResult<()> {
     let name = intern!(py, "_detach");
-    if py.version_info() >= (3, 13) {
+    if cfg!(Py_3_13) {
         call_method(server, name, [stream.bind(py)]).map(drop)
     } else {
         call_method(server, name, []).map(drop)

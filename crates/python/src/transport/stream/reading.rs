@@ -26,6 +26,7 @@ use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
 use crate::transport::audience::Audience;
 use crate::transport::socket;
+use crate::transport::stream_reader;
 use crate::transport::tls::Tls;
 
 /// How many bytes one read takes at most, as in CPython (`_SelectorTransport.max_size`).
@@ -189,6 +190,11 @@ impl Stream {
             (Delivery::Chunk(chunk), None) if buffered => {
                 Self::fill_buffers(this, event_loop, audience, vec![chunk])
             }
+            (Delivery::Chunk(chunk), None)
+                if Self::feed(this, event_loop, audience, std::slice::from_ref(&chunk))? =>
+            {
+                Ok(())
+            }
             (Delivery::Chunk(chunk), None) => {
                 let data = PyBytes::new(py, &chunk);
                 // The driver has its buffer back before the protocol takes its time.
@@ -198,7 +204,10 @@ impl Stream {
             (Delivery::Chunks(chunks), None) if buffered => {
                 Self::fill_buffers(this, event_loop, audience, chunks)
             }
-            (Delivery::Chunks(chunks), None) => Self::tell_of_chunks(this, event_loop, audience, chunks),
+            (Delivery::Chunks(chunks), None) => match chunks.as_slice() {
+                chunks if Self::feed(this, event_loop, audience, chunks)? => Ok(()),
+                _ => Self::tell_of_chunks(this, event_loop, audience, chunks),
+            },
             (Delivery::Waiting, None) => Self::read(this, event_loop, audience, buffered),
             (Delivery::End, _) => Self::end_received(this, event_loop, audience),
             (Delivery::Failed(error), _) => Self::read_failed(this, event_loop, &error),
@@ -247,30 +256,25 @@ impl Stream {
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
         tls: &Object<Tls>,
-        chunks: Vec<Chunk>,
+        mut chunks: Vec<Chunk>,
     ) -> PyResult<()> {
         let py = event_loop.py();
-        let mut chunks = chunks.into_iter();
-        while chunks.len() > 0 {
+        while !chunks.is_empty() {
             let goes_on =
                 this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
             if !goes_on {
-                this.get().state.with(py, |state| {
-                    chunks.map(Received::Data).rev().for_each(|received| state.arrived.push_front(received));
-                });
+                this.get().state.with(py, |state| state.put_back(chunks));
                 return Ok(());
             }
             let mut length = 0;
-            let mut fed = Ok(());
-            // The driver has these buffers back before the protocol takes its time.
-            while length < MOST_OF_TLS
-                && fed.is_ok()
-                && let Some(chunk) = chunks.next()
-            {
+            let enough = chunks.iter().position(|chunk| {
                 length += chunk.len();
-                fed = Tls::feed(tls, py, &chunk);
-            }
-            Self::go_on_with_tls(this, event_loop, audience, tls, fed)?;
+                length >= MOST_OF_TLS
+            });
+            let rest = chunks.split_off(enough.map_or(chunks.len(), |last| last + 1));
+            // The driver has these buffers back before the protocol takes its time.
+            let part = std::mem::replace(&mut chunks, rest);
+            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part))?;
         }
         Ok(())
     }
@@ -286,26 +290,26 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
-        let received = socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]);
-        let fed = received.map(|count| (count, Tls::feed(tls, py, &scratch[..count])));
-        event_loop.get().give_scratch_back(py, scratch);
-        match fed {
-            Ok((0, _)) => Self::end_received(this, event_loop, audience),
-            Ok((_, fed)) => Self::go_on_with_tls(this, event_loop, audience, tls, fed),
+        let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
+            Ok(0) => Self::end_received(this, event_loop, audience),
+            Ok(count) => {
+                let received = &scratch[..count];
+                Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
+            }
             Err(error) => Self::read_failed(this, event_loop, &error),
-        }
+        };
+        event_loop.get().give_scratch_back(py, scratch);
+        told
     }
 
-    /// Has TLS look at what it was fed.
-    fn go_on_with_tls(
+    /// Has TLS look at what was received.
+    fn tell_tls(
         this: &Object<Self>,
         event_loop: &Bound<'_, LoopCore>,
         audience: &Audience,
-        tls: &Object<Tls>,
-        fed: PyResult<()>,
+        body: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>,
     ) -> PyResult<()> {
-        let py = event_loop.py();
-        match fed.and_then(|()| audience.tell(py, |_protocol| Tls::go_on(tls, py))) {
+        match audience.tell(event_loop.py(), body) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let message = "Fatal error: protocol.buffer_updated() call failed.";
@@ -370,6 +374,10 @@ impl Stream {
                 }
             };
         }
+        let last = this.get().state.with(py, |state| state.last_read as usize);
+        if last < BULK && stream_reader::is_fed(audience.protocol.bind(py)) {
+            return Self::read_for_reader(this, event_loop, audience);
+        }
         for turn in 0..TURNS {
             let last = this.get().state.with(py, |state| state.last_read as usize);
             let room = if last >= FIRST { MOST } else { FIRST };
@@ -396,7 +404,9 @@ impl Stream {
             let length = data.as_bytes().len();
             let stop = this.get().state.with(py, |state| state.has_read(length));
             cancel(event_loop, stop);
-            Self::data_received(this, event_loop, audience, &data)?;
+            if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
+                Self::data_received(this, event_loop, audience, &data)?;
+            }
             drop(data);
             let goes_on = length == MOST
                 && this.get().state.with(py, |state| state.is_reading() && state.is_audience(audience));
@@ -405,6 +415,71 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Reads what waits in the kernel for an `asyncio.StreamReader`: without `bytes` in between, if it can be fed so.
+    fn read_for_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
+        // Taken out of its place, as a loop whose `call_soon` is Python's own may look there.
+        let mut scratch = event_loop.get().take_scratch(py);
+        let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+        let mut fed = Ok(true);
+        let mut data = None;
+        if let Ok(count @ 1..) = received {
+            let bytes = &scratch[..count];
+            let stop = this.get().state.with(py, |state| state.has_read(count));
+            cancel(event_loop, stop);
+            fed = Self::feed(this, event_loop, audience, &[bytes]);
+            data = matches!(fed, Ok(false)).then(|| PyBytes::new(py, bytes));
+        }
+        event_loop.get().give_scratch_back(py, scratch);
+        fed?;
+        match (received, data) {
+            (Ok(0), _) => Self::end_received(this, event_loop, audience),
+            (Ok(_), Some(data)) => Self::data_received(this, event_loop, audience, &data),
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => Self::read_failed(this, event_loop, &error),
+        }
+    }
+
+    /// Feeds the parts, in one, to the `asyncio.StreamReader` behind the protocol, and returns true; or returns false if
+    /// `data_received()` must be called. Failures are dealt with.
+    #[inline]
+    fn feed(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        let protocol = audience.protocol.bind(event_loop.py());
+        if !stream_reader::is_fed(protocol) {
+            return Ok(false);
+        }
+        Self::feed_reader(this, event_loop, audience, parts)
+    }
+
+    fn feed_reader(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        parts: &[impl std::ops::Deref<Target = [u8]>],
+    ) -> PyResult<bool> {
+        // Debug mode has the functions called that it reports on; and more than this is not handed over in one.
+        if event_loop.get().is_debug() || parts.iter().map(|part| part.len()).sum::<usize>() > MOST {
+            return Ok(false);
+        }
+        match audience.tell(event_loop.py(), |protocol| stream_reader::feed(protocol, parts)) {
+            Ok(fed) => Ok(fed),
+            Err(error) => {
+                let message = "Fatal error: protocol.data_received() call failed.";
+                Self::fatal_error(this, event_loop, error, message).map(|()| true)
+            }
+        }
     }
 
     fn read_failed(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, error: &io::Error) -> PyResult<()> {

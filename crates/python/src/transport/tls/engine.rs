@@ -1,10 +1,11 @@
 //! What the state machine asks of whoever does the cryptography, and nothing more.
 //!
 //! An engine is one end of one TLS connection, without I/O: it is [fed](Engine::feed) what the peer has sent, and what is to go to
-//! the peer is [taken out of it](Engine::take_unsent). There is one over Python's `ssl.SSLObject` ([`super::memory_bio`]).
+//! the peer is [taken out of it](Engine::take_unsent). There are two, both of an `ssl.SSLObject`: one calls libssl on what is inside of it
+//! ([`super::libssl`]), the other its methods ([`super::memory_bio`]).
 //!
 //! All methods may run Python code (an `sni_callback`, say), which may do anything to the transport, so none is called from inside of
-//! a `Guarded`. They raise what the `ssl` module raises; that an operation needs more from the peer is no error here but an answer.
+//! a `Guarded`. Called out of such code, in the middle of another call, they do nothing, and say that they need more from the peer. They raise what the `ssl` module raises; that an operation needs more from the peer is no error here but an answer.
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -32,14 +33,19 @@ pub(crate) enum Stop {
 
 /// One end of a TLS connection.
 pub(crate) trait Engine: Send + Sync {
+    /// Its name, as `WHILST_TLS_ENGINE` spells it.
+    fn name(&self) -> &'static str;
+
     /// Goes on with the handshake.
     fn handshake(&self, py: Python<'_>) -> PyResult<Progress>;
 
     /// False if there is surely nothing to read.
     fn may_read(&self, py: Python<'_>) -> PyResult<bool>;
 
-    /// Decrypts all there is, into one `bytes` object (`None`: there was nothing), and says why it stopped.
-    fn read<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)>;
+    /// Decrypts all there is: what it was fed, and behind that `received`, of which it keeps what it does not look at. It makes one
+    /// `bytes` object (`None`: there was nothing), and says why it stopped.
+    fn read<'py>(&self, py: Python<'py>, received: &[&[u8]])
+    -> PyResult<(Option<Bound<'py, PyBytes>>, Stop)>;
 
     /// Decrypts into the memory behind `buffer`, a writable buffer that is not empty, until that is full or there is no more. Returns
     /// how many bytes it were, and why it stopped.
@@ -61,7 +67,7 @@ pub(crate) trait Engine: Send + Sync {
     /// How many bytes wait to be sent to the peer.
     fn unsent(&self, py: Python<'_>) -> PyResult<usize>;
 
-    /// Takes out what is to be sent to the peer; `None` if there is nothing.
+    /// Takes out what is to be sent to the peer next, of which there may be more; `None` if there is nothing.
     fn take_unsent<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>>;
 
     /// The `ssl.SSLObject`, for who wants to know about the connection.

@@ -7,13 +7,17 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::engine::Engine;
+use super::libssl::{LibsslEngine, Made};
 use super::memory_bio::MemoryBioEngine;
+use super::ssl_object::SslObject;
 use super::{Backlog, INCOMING_KIB, OUTGOING_KIB, Phase, State, Tls, TlsTransport, Told, Waiter, marks};
 use crate::event_loop::LoopCore;
 use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::{Import, LateImport};
+use crate::ffi::memory_bio::MemoryBio;
 use crate::transport::stream::{Descriptor, Stream, is_buffered};
 
 /// How a server of TLS meets its connections.
@@ -82,7 +86,7 @@ impl Tls {
         };
         let extra = PyDict::new(py);
         extra.set_item(intern!(py, "sslcontext"), &context)?;
-        let engine = MemoryBioEngine::new(&context, end.server_side, hostname.as_ref())?;
+        let engine = make_engine(&context, end.server_side, hostname.as_ref())?;
         let buffered = is_buffered(protocol.bind(py))?;
         let tls = Object::new(
             py,
@@ -94,7 +98,7 @@ impl Tls {
                     buffered,
                     app_transport: None,
                     lower: None,
-                    engine: Some(Arc::new(engine)),
+                    engine: Some(engine),
                     extra: Some(extra.unbind()),
                     waiter,
                     phase: Phase::Unwrapped,
@@ -121,6 +125,37 @@ impl Tls {
         tls.get().state.with(py, |state| state.app_transport = Some(transport));
         Ok(tls)
     }
+}
+
+/// The engine of one end of a connection under `context`, an `ssl.SSLContext`: the one over libssl where that can be had, and unless
+/// `WHILST_TLS_ENGINE` in the environment asks for the other.
+///
+/// Raises what the context's `wrap_bio()` raises, and `ValueError` if there is no engine of that name.
+fn make_engine(
+    context: &Bound<'_, PyAny>,
+    server_side: bool,
+    server_hostname: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Arc<dyn Engine>> {
+    let py = context.py();
+    let choice = std::env::var_os("WHILST_TLS_ENGINE").unwrap_or_default();
+    let made = match choice.to_str() {
+        Some("" | "libssl") => LibsslEngine::make(context, server_side, server_hostname)?,
+        Some("memory_bio") => {
+            let (incoming, outgoing) = (MemoryBio::new(py)?, MemoryBio::new(py)?);
+            let object = SslObject::new(context, &incoming, &outgoing, server_side, server_hostname)?;
+            Made::Other(object, incoming, outgoing)
+        }
+        _ => {
+            let name = choice.to_string_lossy();
+            return Err(PyValueError::new_err(format!(
+                "WHILST_TLS_ENGINE: there is no engine '{name}': it is 'libssl' or 'memory_bio'"
+            )));
+        }
+    };
+    Ok(match made {
+        Made::Libssl(engine) => Arc::new(engine),
+        Made::Other(object, incoming, outgoing) => Arc::new(MemoryBioEngine::new(object, incoming, outgoing)),
+    })
 }
 
 /// A limit of time, in seconds. Raises `ValueError` if it is not positive.

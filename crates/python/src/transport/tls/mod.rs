@@ -12,16 +12,18 @@
 //! ```
 //!
 //! Over a stream transport of our own (`StreamTransport`) the bytes of both directions pass without a Python call: what is received is
-//! fed to the engine from where the driver has put it, and what is encrypted joins the stream's queue.
+//! decrypted from where the driver has put it, and what is encrypted joins the stream's queue.
 
 mod closing;
 mod engine;
 mod handshake;
+mod libssl;
 mod lower;
 mod making;
 mod memory_bio;
 mod protocol;
 mod reading;
+mod ssl_object;
 mod transport;
 mod writing;
 

@@ -136,6 +136,7 @@ impl Instance for Tls {
             getter!(Tls, "_app_transport", app_transport_attribute),
             getter!(Tls, "_app_protocol", app_protocol_attribute),
             getter!(Tls, "_sslobj", ssl_object_attribute),
+            getter!(Tls, "_engine", engine_attribute),
             getter!(Tls, "_extra", extra_attribute),
             getter!(Tls, "_app_reading_paused", app_reading_paused_attribute),
         ]
@@ -300,6 +301,11 @@ fn app_reading_paused_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
 
 fn ssl_object_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
     or_none(py, this.get().engine(py).map(|engine| engine.ssl_object(py).unbind()))
+}
+
+/// The name of the engine, for whoever wants to know which it is.
+fn engine_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {
+    Ok(this.get().engine(py).map(|engine| engine.name()).into_pyobject(py)?.unbind())
 }
 
 fn extra_attribute(this: &Object<Tls>, py: Python<'_>) -> Answer {

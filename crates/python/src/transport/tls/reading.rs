@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::engine::Stop;
 use super::{Phase, Tls, Told};
@@ -44,7 +44,35 @@ impl Tls {
         Self::go_on(this, py)
     }
 
-    /// Takes bytes of the peer's, from wherever they lie, and does nothing with them yet; [`Tls::go_on`] does.
+    /// Takes what a stream has received, from wherever it lies, and goes on with whatever waited for it. `received` is let go of before
+    /// the program's protocol takes its time.
+    pub(crate) fn receive<T: std::ops::Deref<Target = [u8]>>(
+        this: &Object<Self>,
+        py: Python<'_>,
+        received: impl AsRef<[T]>,
+    ) -> PyResult<()> {
+        let straight = this.get().state.with(py, |state| {
+            let straight = state.phase == Phase::Wrapped && !state.app_reading_paused && !state.buffered;
+            if straight { state.engine.clone() } else { None }
+        });
+        let Some(engine) = straight else {
+            received.as_ref().iter().try_for_each(|bytes| Self::feed(this, py, bytes))?;
+            drop(received);
+            return Self::go_on(this, py);
+        };
+        let read = match received.as_ref() {
+            [one] => engine.read(py, &[&**one]),
+            several => engine.read(py, &several.iter().map(|bytes| &**bytes).collect::<Vec<_>>()),
+        };
+        drop(received);
+        let result = read.and_then(|(data, stop)| {
+            let closed = Self::data_received(this, py, data, stop)?;
+            Self::reply(this, py, closed)
+        });
+        Self::caught(this, py, result)
+    }
+
+    /// Takes bytes of the peer's and does nothing with them yet; [`Tls::go_on`] does.
     pub(crate) fn feed(this: &Object<Self>, py: Python<'_>, received: &[u8]) -> PyResult<()> {
         this.get().engine(py).map_or(Ok(()), |engine| engine.feed(py, received))
     }
@@ -73,12 +101,19 @@ impl Tls {
     fn read_and_reply(this: &Object<Self>, py: Python<'_>) -> PyResult<()> {
         let (paused, buffered) =
             this.get().state.with(py, |state| (state.app_reading_paused, state.buffered));
-        if !paused {
-            let closed = if buffered { Self::read_buffered(this, py)? } else { Self::read_copied(this, py)? };
-            if closed {
-                Self::call_eof_received(this, py)?;
-                Self::start_shutdown(this, py)?;
-            }
+        let closed = match (paused, buffered) {
+            (true, _) => false,
+            (false, true) => Self::read_buffered(this, py)?,
+            (false, false) => Self::read_copied(this, py)?,
+        };
+        Self::reply(this, py, closed)
+    }
+
+    /// Sends what reading has brought about; begins the end if the peer has closed.
+    fn reply(this: &Object<Self>, py: Python<'_>, closed: bool) -> PyResult<()> {
+        if closed {
+            Self::call_eof_received(this, py)?;
+            Self::start_shutdown(this, py)?;
         }
         // CPython does this only if the program reads. But what completes the handshake must leave all the same, or a protocol that
         // pauses in `connection_made()` would keep a peer of TLS 1.3 waiting.
@@ -89,7 +124,17 @@ impl Tls {
     /// One `data_received()` with all there is; true if the peer has closed.
     fn read_copied(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
         let Some(engine) = this.get().engine(py) else { return Ok(false) };
-        let (data, stop) = engine.read(py)?;
+        let (data, stop) = engine.read(py, &[])?;
+        Self::data_received(this, py, data, stop)
+    }
+
+    /// Hands over what was decrypted; true if the peer has closed.
+    fn data_received(
+        this: &Object<Self>,
+        py: Python<'_>,
+        data: Option<Bound<'_, PyBytes>>,
+        stop: Stop,
+    ) -> PyResult<bool> {
         if let Some(data) = data
             && let Some(protocol) = this.get().app_protocol(py)
         {

@@ -80,10 +80,10 @@ impl Tls {
             };
             (state.engine.clone(), lower)
         });
-        if let (Some(engine), Some(lower)) = (engine, lower)
-            && let Some(data) = engine.take_unsent(py)?
-        {
-            lower.write(py, data)?;
+        if let (Some(engine), Some(lower)) = (engine, lower) {
+            while let Some(data) = engine.take_unsent(py)? {
+                lower.write(py, data)?;
+            }
         }
         Self::control_app_writing(this, py)
     }
