@@ -34,7 +34,7 @@ pub(crate) const SILENT_WRITES: u32 = 5;
 /// them with others would save less.
 const LARGE: usize = 32 * 1024;
 
-/// So many bytes a stream sends at once; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
+/// So many bytes a stream sends at once, or more by one write; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
 /// the same core, finds what it reads in the processor's cache if it reads before there are so many. And a protocol that writes until
 /// it is told to pause would not let anybody else run as long as its peer keeps up.
 const MOST_AT_ONCE: usize = 256 * 1024;
