@@ -168,8 +168,13 @@ impl Stream {
         if now { this.get().shut_down(py) } else { Ok(()) }
     }
 
+    /// Tells the peer that no more comes, once: when both ends have said so the socket is no connection any more, and to shut it
+    /// down again is an error.
     fn shut_down(&self, py: Python<'_>) -> PyResult<()> {
         let result = self.state.with(py, |state| {
+            if std::mem::replace(&mut state.shut_down, true) {
+                return None;
+            }
             let descriptor = state.descriptor.as_ref()?;
             Some(rustix::net::shutdown(descriptor.as_fd(), Shutdown::Write))
         });
