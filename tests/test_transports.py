@@ -243,6 +243,47 @@ def test_half_close_both_ways() -> None:
     same(scenario)
 
 
+def test_write_eof_when_resumed_after_the_peers_end() -> None:
+    """The peer is told once: the second time there is no connection any more, which is an error."""
+
+    class Ends(Record):
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.transport.write_eof()
+            thread.join(SECONDS)
+
+    received = bytearray()
+
+    def receive(sock: socket.socket) -> None:
+        sock.settimeout(SECONDS)
+        while piece := sock.recv(1_000_000):
+            received.extend(piece)
+
+    async def main() -> None:
+        nonlocal thread
+        complaints: list[Any] = []
+        handler_notes(asyncio.get_running_loop(), complaints)
+        with socket_pair(socket.AF_INET) as (first, second):
+            protocol = Ends()
+            protocol.keeps_open = True
+            transport = await connect(first, protocol)
+            second.shutdown(socket.SHUT_WR)
+            await until(lambda: protocol.eof)
+            data = pattern(8_000_000)
+            transport.write(data)
+            assert protocol.paused
+            thread = threading.Thread(target=receive, args=(second,))
+            thread.start()
+            await until(lambda: not protocol.paused)
+            await turns()
+            assert received == data and not complaints
+            transport.close()
+            assert await protocol.lost is None
+
+    thread: Any = None
+    run(main())
+
+
 def test_write_eof_after_close_and_after_the_peer_has_gone() -> None:
     async def scenario(notes: list[Any]) -> None:
         with socket_pair(socket.AF_INET) as (first, second):

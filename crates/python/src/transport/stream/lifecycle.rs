@@ -142,6 +142,7 @@ impl Stream {
                     send_failed: false,
                     room: None,
                     eof: false,
+                    shut_down: false,
                     protocol_paused: false,
                     marks: Marks::default(),
                     empty_waiter: None,

@@ -94,6 +94,8 @@ pub(crate) struct State {
     room: Option<Operation>,
     /// `write_eof()` was called.
     eof: bool,
+    /// The peer was told of that.
+    shut_down: bool,
     /// `pause_writing()` was called on the protocol.
     protocol_paused: bool,
     marks: Marks,

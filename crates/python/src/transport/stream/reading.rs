@@ -177,7 +177,7 @@ impl Stream {
             Delivery::Chunks(chunks) => chunks.iter().map(|chunk| chunk.len()).sum(),
             _ => 0,
         };
-        if count >= BULK && tls.is_none() {
+        if count >= BULK && tls.is_none() && !buffered {
             let stop = this.get().state.with(py, |state| state.has_received(count));
             cancel(event_loop, stop);
         }
@@ -342,7 +342,14 @@ impl Stream {
                     Ok(count)
                 };
                 match Self::fill_buffer(this, event_loop, audience, fill)? {
-                    Filled::Bytes(count) => chunk.advance(count),
+                    Filled::Bytes(count) => {
+                        chunk.advance(count);
+                        // It goes by what the protocol takes at once: small buffers are better filled one after the other from here.
+                        if count >= BULK {
+                            let stop = this.get().state.with(py, |state| state.has_received(count));
+                            cancel(event_loop, stop);
+                        }
+                    }
                     Filled::End | Filled::Nothing => return Ok(()),
                 }
             }

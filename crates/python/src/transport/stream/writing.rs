@@ -34,7 +34,7 @@ pub(crate) const SILENT_WRITES: u32 = 5;
 /// them with others would save less.
 const LARGE: usize = 32 * 1024;
 
-/// So many bytes a stream sends at once; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
+/// So many bytes a stream sends at once, or more by one write; then it is the others' turn. Kernels take megabytes, and a peer in the same process, or on
 /// the same core, finds what it reads in the processor's cache if it reads before there are so many. And a protocol that writes until
 /// it is told to pause would not let anybody else run as long as its peer keeps up.
 const MOST_AT_ONCE: usize = 256 * 1024;
@@ -168,8 +168,13 @@ impl Stream {
         if now { this.get().shut_down(py) } else { Ok(()) }
     }
 
+    /// Tells the peer that no more comes, once: when both ends have said so the socket is no connection any more, and to shut it
+    /// down again is an error.
     fn shut_down(&self, py: Python<'_>) -> PyResult<()> {
         let result = self.state.with(py, |state| {
+            if std::mem::replace(&mut state.shut_down, true) {
+                return None;
+            }
             let descriptor = state.descriptor.as_ref()?;
             Some(rustix::net::shutdown(descriptor.as_fd(), Shutdown::Write))
         });
