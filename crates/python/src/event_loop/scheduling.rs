@@ -9,9 +9,7 @@ use pyo3::types::{PyString, PyTuple};
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
 use crate::ffi::arguments::{Arguments, Keyword};
-use crate::ffi::call::copy_context;
-#[cfg(not(Py_GIL_DISABLED))]
-use crate::ffi::call::have_same_variables;
+use crate::ffi::call::{copy_context, have_same_variables};
 use crate::ffi::class::{Instance, Object};
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
@@ -148,12 +146,10 @@ impl LoopCore {
     #[inline]
     fn copy_context<T: AnyHandle>(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
         let copy = copy_context(py)?;
-        #[cfg(not(Py_GIL_DISABLED))]
-        {
-            let many = if T::WAITS_FOR_TIME { &self.many_timers } else { &self.many_ready };
-            if many.load(Ordering::Relaxed) {
-                return Ok((self.share_context(copy), true));
-            }
+        let many = if T::WAITS_FOR_TIME { &self.many_timers } else { &self.many_ready };
+        // Without a GIL another thread could change what is compared.
+        if cfg!(not(Py_GIL_DISABLED)) && many.load(Ordering::Relaxed) {
+            return Ok((self.share_context(copy), true));
         }
         Ok((copy.unbind(), false))
     }
@@ -167,7 +163,6 @@ impl LoopCore {
     }
 
     /// The copy of a context that callbacks share, if it is still the same as this one, else this one from now on.
-    #[cfg(not(Py_GIL_DISABLED))]
     #[cold]
     fn share_context(&self, copy: Bound<'_, PyAny>) -> Py<PyAny> {
         let py = copy.py();

@@ -123,14 +123,12 @@ pub(crate) fn copy_of_context<'py>(context: &Bound<'py, PyAny>) -> PyResult<Boun
 ///
 /// A context refers to an immutable mapping, which a copy shares with it until either changes (PEP 567), and shows it to the garbage
 /// collector. What it shows is compared, as `gc.get_referents()` would give it.
-#[cfg(not(Py_GIL_DISABLED))]
 pub(crate) fn have_same_variables(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
     let variables = variables_of(one);
     !variables.is_null() && variables == variables_of(other)
 }
 
 /// The mapping of a context that nobody has entered, or NULL.
-#[cfg(not(Py_GIL_DISABLED))]
 fn variables_of(context: &Bound<'_, PyAny>) -> *mut ffi::PyObject {
     unsafe extern "C" fn note(object: *mut ffi::PyObject, seen: *mut std::ffi::c_void) -> c_int {
         // SAFETY: what the traversal below was given.
