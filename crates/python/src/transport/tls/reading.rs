@@ -12,6 +12,7 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::stream_reader;
 
 /// How many bytes a transport that is not ours may put into the buffer at once, as in CPython (`SSLProtocol.max_size`).
 const MOST: usize = 256 * 1024;
@@ -138,7 +139,11 @@ impl Tls {
         if let Some(data) = data
             && let Some(protocol) = this.get().app_protocol(py)
         {
-            call_method(protocol.bind(py), intern!(py, "data_received"), [data.as_any()])?;
+            let protocol = protocol.bind(py);
+            let fed = stream_reader::is_fed(protocol) && stream_reader::feed(protocol, &[data.as_bytes()])?;
+            if !fed {
+                call_method(protocol, intern!(py, "data_received"), [data.as_any()])?;
+            }
         }
         Ok(stop == Stop::Closed)
     }
