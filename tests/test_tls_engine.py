@@ -349,3 +349,35 @@ def test_function_called_out_of_openssl_comes_back() -> None:
             assert bytes(protocols[0].data) == b"before\nafter\n"
 
     run(main())
+
+
+async def read_back(size: int, limit: int) -> bytes:
+    """Send bytes there and back by streams whose reader pauses after twice `limit`."""
+    async with listening(Echo) as address:
+        reader, writer = await asyncio.open_connection(
+            *address, ssl=client_context(), server_hostname="localhost", limit=limit
+        )
+        writer.write(b"x" * size)
+        back = await reader.readexactly(size)
+        writer.close()
+        await writer.wait_closed()
+    return back
+
+
+@pytest.mark.parametrize("limit", [100, 1 << 16])
+def test_streams(limit: int, tls_engine: str) -> None:
+    assert run(read_back(1_000_000, limit)) == b"x" * 1_000_000
+
+
+def test_somebody_has_replaced_a_part_of_streams(tls_engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asyncio's readers are fed goes by the function that stands there."""
+    fed = []
+    own = asyncio.StreamReader.feed_data
+
+    def feed_data(reader: asyncio.StreamReader, data: bytes) -> None:
+        fed.append(len(data))
+        own(reader, data)
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+    assert run(read_back(1000, 1 << 16)) == b"x" * 1000
+    assert sum(fed) == 1000
