@@ -521,6 +521,37 @@ def test_writing_more_when_resumed() -> None:
     run(main())
 
 
+def test_closed_before_it_is_resumed() -> None:
+    """What a paused protocol writes when it is resumed is sent, also if the transport was closed once it had sent everything."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        data = pattern(2_000_000)
+        with socket_pair() as (first, second):
+
+            class Last(Record):
+                def resume_writing(self) -> None:
+                    super().resume_writing()
+                    self.transport.write(b"the last")
+
+            protocol = Last(notes)
+            transport = await connect(first, protocol)
+            transport.write(data)
+            assert protocol.paused
+
+            def close_when_empty() -> None:
+                if transport.get_write_buffer_size() == 0:
+                    transport.close()
+                else:
+                    loop.call_soon(close_when_empty)
+
+            loop.call_soon(close_when_empty)
+            assert await drain(second, chunk=30_000) == data + b"the last"
+            await protocol.lost
+
+    same(scenario)
+
+
 # -- Reading ------------------------------------------------------------------------------------------------------------------
 
 

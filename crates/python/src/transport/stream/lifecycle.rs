@@ -225,8 +225,9 @@ impl Stream {
                 return (None, None, false);
             }
             state.closing = true;
-            // A send that has failed ends the connection by itself, and says why.
-            let lost = state.outgoing.is_empty() && !state.send_failed;
+            // A send that has failed ends the connection by itself, and says why. And a protocol that is about to be told that it may
+            // go on writing still may: what it then writes is sent before the end.
+            let lost = state.outgoing.is_empty() && !state.send_failed && !state.wants_resume();
             if lost {
                 state.lost += 1;
             }

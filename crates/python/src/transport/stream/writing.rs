@@ -463,7 +463,7 @@ impl State {
     }
 
     /// The protocol was told to pause, and may go on.
-    fn wants_resume(&self) -> bool {
+    pub(super) fn wants_resume(&self) -> bool {
         self.protocol_paused && self.outgoing.len() <= self.marks.low
     }
 }
