@@ -30,6 +30,7 @@ pub(crate) struct Outgoing {
 
 /// The pieces behind the first, with no more than a pointer's room where there never were any.
 #[derive(Default)]
+#[expect(clippy::box_collection, reason = "an idle connection has none, and should have no room for one")]
 struct Others(Option<Box<VecDeque<Py<PyBytes>>>>);
 
 impl Others {
