@@ -1,12 +1,9 @@
 """Fixtures of all tests: the driver on which a test's loops run, and the engine of their TLS."""
 
-import _ssl
 import ctypes
 import errno
 import functools
 import os
-import subprocess
-import sysconfig
 
 import pytest
 
@@ -31,18 +28,6 @@ def _io_uring_refusal() -> str | None:
     return None
 
 
-@functools.cache
-def libssl_is_callable() -> bool:
-    """Whether whilst must call the libssl of this Python itself: OpenSSL 3 in a file of its own, guarded by a GIL."""
-    if sysconfig.get_config_var("Py_GIL_DISABLED") or _ssl.OPENSSL_VERSION_NUMBER < 0x3000_0000:
-        return False
-    path = getattr(_ssl, "__file__", None)
-    if path is None:
-        return False
-    linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
-    return "libssl.so.3" in linked
-
-
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A test that takes this runs on both drivers, in its own process and in those that it starts."""
@@ -56,6 +41,8 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture(params=("libssl", "memory_bio"))
 def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A test that takes this runs with both engines of TLS, where both can be had."""
+    from tls import libssl_is_callable
+
     name = str(request.param)
     if name == "libssl" and not libssl_is_callable():
         pytest.skip("the libssl of this Python is not called directly")

@@ -9,7 +9,6 @@ import weakref
 from typing import Any
 
 import pytest
-from conftest import libssl_is_callable
 from oracle import run, until
 from test_tls_data import in_a_thread, openssl, talk_to
 from tls import (
@@ -19,6 +18,7 @@ from tls import (
     Record,
     client_context,
     connect,
+    libssl_is_callable,
     listening,
     pair,
     plain_server,

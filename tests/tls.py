@@ -1,10 +1,13 @@
 """What the tests of TLS share: certificates that are made for the run, and a protocol that notes what it is told."""
 
+import _ssl
 import asyncio
 import contextlib
 import functools
 import socket
 import ssl
+import subprocess
+import sysconfig
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,6 +17,18 @@ from oracle import SECONDS, turns
 
 #: A name under which nobody is certified.
 WRONG_NAME = "elsewhere.example"
+
+
+@functools.cache
+def libssl_is_callable() -> bool:
+    """Whether whilst must call the libssl of this Python itself: OpenSSL 3 in a file of its own, guarded by a GIL."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED") or _ssl.OPENSSL_VERSION_NUMBER < 0x3000_0000:
+        return False
+    path = getattr(_ssl, "__file__", None)
+    if path is None:
+        return False
+    linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+    return "libssl.so.3" in linked
 
 
 @functools.cache
