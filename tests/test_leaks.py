@@ -25,8 +25,8 @@ HERE = Path(__file__).resolve().parent
 SECONDS = 20.0
 """The limit of a wait."""
 
-CYCLES = 500
-"""How many loops are made, used and closed."""
+CYCLES = 750
+"""How many loops are made, used and closed. Up to the 500th CPython 3.13 and 3.14 still take blocks that they keep, two a loop."""
 
 CONNECTIONS = 10_000
 TLS_CONNECTIONS = 1_000
@@ -56,7 +56,7 @@ def check_growth(early: Measurement, late: Measurement, turns: int) -> None:
         ),
         sep=", ",
     )
-    assert late["blocks"] - early["blocks"] < turns / 2 + 300
+    assert late["blocks"] - early["blocks"] < turns / 2 + 400
     assert late["heap"] - early["heap"] < 16 * turns + 50_000
     # Of 5,000 connections it was 0.2 to 1.1 MiB, however many had come before: pages that the allocator has touched anew.
     assert late["resident"] - early["resident"] < 2 << 20
@@ -77,10 +77,10 @@ def program(*arguments: str, **keywords: Any) -> "subprocess.Popen[str]":
 @pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize("how", ["tidy", "untidy"])
 def test_loops(how: str) -> None:
-    """A loop is made, used in every way there is, and closed, 500 times: tidily, or with all of it still open."""
+    """A loop is made, used in every way there is, and closed, 750 times: tidily, or with all of it still open."""
     with program("cycles", str(CYCLES), how) as process:
         try:
-            out, errors = process.communicate(timeout=100)
+            out, errors = process.communicate(timeout=110)
         finally:
             process.kill()
     assert process.returncode == 0, errors[-3000:]

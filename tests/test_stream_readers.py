@@ -79,6 +79,7 @@ def calls_of_streams(connection: Connection, profile_notes: list[str]) -> None:
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="on this build asyncio's own functions are called",
 )
+@pytest.mark.fresh_process
 @pytest.mark.parametrize("kind", ["client", "server"])
 def test_no_python_function_is_called_in_between(kind: str) -> None:
     called: list[str] = []
@@ -119,6 +120,7 @@ def test_no_python_function_is_called_in_between(kind: str) -> None:
     assert not {"data_received", "feed_data", "_wakeup_waiter"} & set(called), called
 
 
+@pytest.mark.fresh_process
 @pytest.mark.parametrize("patched", [False, True])
 def test_under_tls(patched: bool) -> None:
     called: list[Any] = []
