@@ -56,8 +56,8 @@ def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is marked ``fresh_process`` in a process of its own.
 
-    It depends on what the interpreter has learnt of asyncio's classes. CPython 3.13 leaves less room in each new instance of a class
-    for attributes that it has not seen yet, and those of later instances then lie in dictionaries.
+    It depends on what the interpreter has learnt of asyncio's classes. CPython 3.13 leaves less room in each new instance of a
+    class for attributes that it has not seen yet, and those of later instances then lie in dictionaries.
     """
     if pyfuncitem.get_closest_marker("fresh_process") is None or "WHILST_TESTS_FRESH" in os.environ:
         return None

@@ -26,7 +26,7 @@ SECONDS = 20.0
 """The limit of a wait."""
 
 CYCLES = 750
-"""How many loops are made, used and closed. Up to the 500th CPython 3.13 and 3.14 still take blocks that they keep, two a loop."""
+"""How many loops are made, used and closed. Up to the 500th CPython 3.13 and 3.14 take blocks that they keep, two a loop."""
 
 CONNECTIONS = 10_000
 TLS_CONNECTIONS = 1_000
