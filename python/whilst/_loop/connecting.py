@@ -53,6 +53,8 @@ def _sockets_are_pythons(module: Any) -> bool:
 class Connecting(Borrowed):
     """Making connections."""
 
+    # Both wait for the connection in lines of their own: one more coroutine, for both, took 8.6 % more instructions a connection.
+
     if TYPE_CHECKING:
         create_connection = asyncio.AbstractEventLoop.create_connection
         create_unix_connection = asyncio.AbstractEventLoop.create_unix_connection
