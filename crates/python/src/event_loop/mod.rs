@@ -7,6 +7,7 @@ pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
+pub(crate) mod observing;
 pub(crate) mod readiness;
 pub(crate) mod registry;
 pub(crate) mod scheduling;
@@ -20,7 +21,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -135,7 +136,8 @@ pub(crate) struct LoopCore {
     patience: Guarded<Patience>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
-    debug: AtomicBool,
+    /// Who looks on: bits of [`observing`].
+    watchers: AtomicU8,
     closed: AtomicBool,
     stopping: AtomicBool,
     /// Many callbacks have been queued in this iteration.
@@ -193,7 +195,7 @@ impl LoopCore {
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
-            debug: AtomicBool::new(false),
+            watchers: AtomicU8::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
@@ -274,12 +276,6 @@ impl LoopCore {
 }
 
 impl LoopCore {
-    /// True in debug mode.
-    #[inline]
-    pub(crate) fn is_debug(&self) -> bool {
-        self.debug.load(Ordering::Relaxed)
-    }
-
     /// Raises `RuntimeError` if the loop is closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
