@@ -115,6 +115,7 @@ impl Pipe<Reading> {
         if count == 0 {
             return Self::end_of_stream(this, event_loop);
         }
+        event_loop.get().received(count);
         this.get().state.with(py, |state| state.side.large = count >= LARGE);
         let name = intern!(py, "data_received");
         match audience.tell(py, |protocol| call_method(protocol, name, [data.as_any()]).map(drop)) {
