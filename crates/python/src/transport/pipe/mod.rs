@@ -23,6 +23,7 @@ use whilst_engine::driver::{Interest, Key};
 
 use self::class::Face;
 use self::lifecycle::Kind;
+use crate::event_loop::metrics::Open;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
@@ -56,6 +57,8 @@ pub(crate) struct State<S> {
     pipe: Option<Py<PyAny>>,
     fd: RawFd,
     extra: Option<Py<PyDict>>,
+    /// Counts the transport, until the connection is lost.
+    open: Option<Open>,
     /// No more is read, or taken to be written.
     closing: bool,
     /// The call of `connection_lost()` is queued, or has been.

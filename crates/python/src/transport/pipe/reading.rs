@@ -118,6 +118,7 @@ impl Pipe<Reading> {
         if count == 0 {
             return Self::end_of_stream(this, event_loop);
         }
+        event_loop.get().received(count);
         this.get().state.with(py, |state| {
             state.side.large = count >= LARGE;
             if count >= USUAL && !std::mem::replace(&mut state.side.was_full, true) {

@@ -158,13 +158,18 @@ impl Pipe<Writing> {
                 return (Written::Kept, event_loop);
             }
             let count = match taken(write(state.borrow(), piece.as_bytes())) {
-                Ok(count) if count == length => return (Written::All, event_loop),
-                Ok(count) => count,
+                Ok(count) => {
+                    event_loop.iter().for_each(|event_loop| event_loop.get().sent(count));
+                    count
+                }
                 Err(error) => {
                     state.side.lost += 1;
                     return (Written::Failed(error), event_loop);
                 }
             };
+            if count == length {
+                return (Written::All, event_loop);
+            }
             state.side.outgoing.push(piece);
             // Nothing is done with: it was not all.
             drop(state.side.outgoing.advance(py, count));
@@ -212,6 +217,7 @@ impl Pipe<Writing> {
             state.side.writer?;
             Some(match taken(writev(state.borrow(), &state.side.outgoing.io_slices())) {
                 Ok(count) => {
+                    event_loop.get().sent(count);
                     let done = state.side.outgoing.advance(py, count);
                     let key = if state.side.outgoing.is_empty() { state.side.writer.take() } else { None };
                     // Not at the first time, in `write()`: not everybody who fills a pipe has a reader who keeps up.
