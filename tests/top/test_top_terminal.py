@@ -160,7 +160,7 @@ class TestOnATerminal:
             terminal.until(lambda text: "waits for" not in text and "▸ lock" in text)
             # A task that was not on the screen, among five thousand.
             terminal.send("/parked 4711\r")
-            text = terminal.shows("filter: parked 4711", "parked 4711    parked")
+            text = terminal.shows("filter: parked 4711", "parked 4711  parked")
             assert "ticker" not in text and "parked 4712" not in text
             terminal.send("\x1b")
             terminal.shows("ticker")

@@ -37,10 +37,17 @@ _NAMES: dict[int | str, str] = {
     curses.KEY_BACKSPACE: "backspace",
     "\x7f": "backspace",
     "\b": "backspace",
-    "\x1b": "escape",
     "\x03": "quit",
     "\x0c": "redraw",
 }
+
+# What terminals send for these keys behind an Escape, whether they are in the mode that curses asks for or not.
+_SEQUENCES = {
+    f"{kind}{key}": name
+    for kind in "[O"
+    for key, name in zip("ABHF", ("up", "down", "home", "end"), strict=True)
+}
+_SEQUENCES |= {"[5~": "page up", "[6~": "page down", "[1~": "home", "[4~": "end"}
 
 _COLOURS = {
     "good": curses.COLOR_GREEN,
@@ -131,10 +138,23 @@ class Screen:
                 return pressed
             if key == "\x0c":
                 self._window.redrawwin()
+            elif key == "\x1b":
+                pressed.append(self._rest_of_sequence())
             elif key in _NAMES:
                 pressed.append(_NAMES[key])
             elif isinstance(key, str):
                 pressed.append(key)
+
+    def _rest_of_sequence(self) -> str:
+        """The key whose sequence curses does not know, for it is not this terminal's; Escape alone has nothing behind it."""
+        sequence = ""
+        with suppress(curses.error):
+            while len(sequence) < 8 and not sequence[1:].strip("0123456789;")[:1]:
+                key = self._window.get_wch()
+                if not isinstance(key, str):
+                    break
+                sequence += key
+        return _SEQUENCES.get(sequence, "escape" if not sequence else "")
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):

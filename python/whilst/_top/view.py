@@ -225,10 +225,8 @@ def _head(picture: Picture, choice: Choice, columns: int, signs: Signs) -> list[
     if picture.debug:
         about.append("debug mode")
     said = signs.dot.join(about)
-    title: Line = [
-        (clip(picture.program, max(8, columns - width(said) - 2), signs.more), "title"),
-        ("  " + said, ""),
-    ]
+    name = clip(picture.program, max(columns // 2, columns - width(said) - 2), signs.more)
+    title: Line = [(name, "title"), ("  " + said, "")]
 
     a_second = []
     if rates is not None:
