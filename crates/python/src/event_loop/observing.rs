@@ -24,9 +24,10 @@ pub(crate) const TRACE: u8 = 2;
 /// Somebody has asked for times: `loop.metrics()`.
 #[allow(dead_code)]
 pub(crate) const METRICS: u8 = 4;
-/// A thread looks after callbacks that hold the loop for long.
-#[allow(dead_code)]
+/// A thread looks after callbacks that hold the loop for long ([`super::watchdog`]). It wants to know of waits only.
 pub(crate) const WATCHDOG: u8 = 8;
+/// It wants to know of each piece of work, too. It says so itself, from its own thread.
+pub(crate) const SUSPECTED: u8 = 16;
 
 impl LoopCore {
     /// True in debug mode.
@@ -59,6 +60,9 @@ impl LoopCore {
     /// Waits until there may be something to run, under somebody's eyes.
     #[cold]
     pub(super) fn wait_watched(this: &Bound<'_, Self>) -> PyResult<()> {
+        if this.get().is_watched_by(WATCHDOG) {
+            return Self::waiting(this, || Self::wait_for_work(this));
+        }
         Self::wait_for_work(this)
     }
 
@@ -66,7 +70,11 @@ impl LoopCore {
     #[cold]
     #[inline(never)]
     pub(super) fn perform_watched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
-        if this.get().is_debug() {
+        let core = this.get();
+        if core.is_watched_by(SUSPECTED) {
+            core.count_piece();
+        }
+        if core.is_debug() {
             Self::perform_in_debug_mode(this, work)
         } else {
             Self::perform_plainly(this, work)
