@@ -9,6 +9,7 @@
 //! in `asyncio/unix_events.py`). The loop refers to a transport while it watches for it and while it has something to do for it, and
 //! not otherwise: one that is paused or idle and that nobody refers to is collected, with a warning.
 
+mod capacity;
 mod class;
 mod lifecycle;
 mod reading;
