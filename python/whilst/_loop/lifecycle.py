@@ -46,7 +46,7 @@ class Lifecycle(Signals, Processes):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
-        self._number = running.remember(self)
+        running.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
