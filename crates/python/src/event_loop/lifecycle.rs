@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::observing::DEBUG;
 use super::{LoopCore, this_thread};
 
 #[pymethods]
@@ -104,7 +105,7 @@ impl LoopCore {
 
     /// Turn debug mode on or off, but for the tracking of coroutines' origins.
     fn _set_debug(&self, enabled: bool) {
-        self.debug.store(enabled, Ordering::Relaxed);
+        self.set_watcher(DEBUG, enabled);
     }
 
     /// Raise RuntimeError if another thread runs the loop; the check of debug mode.

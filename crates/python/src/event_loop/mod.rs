@@ -7,6 +7,8 @@ pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
+pub(crate) mod metrics;
+pub(crate) mod observing;
 pub(crate) mod readiness;
 pub(crate) mod registry;
 pub(crate) mod scheduling;
@@ -20,7 +22,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -31,6 +33,7 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
+use self::metrics::{Clockwork, Counters, Counts};
 use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
 use self::scheduling::now;
@@ -124,6 +127,7 @@ pub(crate) struct State {
     shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
+    counts: Counts,
 }
 
 /// The core of `whilst.Loop`.
@@ -133,9 +137,12 @@ pub(crate) struct LoopCore {
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
     patience: Guarded<Patience>,
+    counters: Arc<Counters>,
+    clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
-    debug: AtomicBool,
+    /// Who looks on: bits of [`observing`].
+    watchers: AtomicU8,
     closed: AtomicBool,
     stopping: AtomicBool,
     /// Many callbacks have been queued in this iteration.
@@ -189,11 +196,14 @@ impl LoopCore {
                 cancelled_meanwhile: Vec::new(),
                 shared_context: None,
                 completions: Vec::new(),
+                counts: Counts::default(),
             }),
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
+            counters: Arc::default(),
+            clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
-            debug: AtomicBool::new(false),
+            watchers: AtomicU8::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
@@ -274,12 +284,6 @@ impl LoopCore {
 }
 
 impl LoopCore {
-    /// True in debug mode.
-    #[inline]
-    pub(crate) fn is_debug(&self) -> bool {
-        self.debug.load(Ordering::Relaxed)
-    }
-
     /// Raises `RuntimeError` if the loop is closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
