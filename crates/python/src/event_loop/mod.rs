@@ -312,8 +312,9 @@ impl LoopCore {
             self.note_how_many(state);
             state.driver.is_none()
         });
-        if waits {
-            // So this is another thread, or the loop is closed.
+        // If so this is another thread, or the loop is closed. A wake that is noted already is for the wait that goes on now: what
+        // came before this wait was seen under the same lock as the driver taken, and the next wait will see what is queued here.
+        if waits && !self.inbox.waker().is_notified() {
             self.wake();
         }
     }
