@@ -32,7 +32,9 @@ __all__ = [
     "__version__",
     "addresses_of_literal",
     "available_drivers",
+    "end_watching",
     "new_handle",
+    "watch_by_default",
 ]
 
 _T = TypeVar("_T")
@@ -95,6 +97,12 @@ PROFILE_GUIDED: Final[bool]
 def available_drivers() -> list[_DriverName]:
     """Return the names of the drivers that this machine has, the one that is chosen by default first."""
 
+def end_watching() -> None:
+    """From here on report no callback that holds its loop: the interpreter ends."""
+
+def watch_by_default() -> None:
+    """Have loops looked after that are not told otherwise, with their slow_callback_duration."""
+
 def new_handle(event_loop: LoopCore, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
     """Make a Handle of a callback without scheduling it."""
 
@@ -155,11 +163,18 @@ class LoopCore:
 
     @busy_poll.setter
     def busy_poll(self, value: float) -> None: ...
+    @property
+    def slow_callback_duration(self) -> float:
+        """How long a callback may take, in seconds, before debug mode and the watchdog report it; 0.1 unless it is set."""
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, value: float) -> None: ...
     def stop(self) -> None: ...
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
     def get_debug(self) -> bool: ...
     def _set_debug(self, enabled: bool) -> None: ...
+    def _look_after_again(self) -> None: ...
     def _enter(self) -> None: ...
     def _leave(self) -> None: ...
     def _detach(self, ends: bool) -> None: ...

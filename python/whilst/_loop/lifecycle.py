@@ -161,6 +161,7 @@ class Lifecycle(Signals, Processes):
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+            self.call_soon_threadsafe(self._look_after_again)
 
 
 def give_way() -> None:
