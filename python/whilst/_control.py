@@ -35,9 +35,6 @@ LONGEST_QUESTION = 4096
 #: So many clients may be connected at a time.
 MOST_CLIENTS = 8
 
-#: A client that takes none of its answer for so long is disconnected, in seconds: the others wait meanwhile.
-PATIENCE = 5.0
-
 #: So many tasks are looked at for one answer. How many are described is :mod:`whilst._census`'s.
 MOST_TASKS = 10_000
 
@@ -176,11 +173,14 @@ def _open_folder() -> int:
 
 
 class _Client:
-    """A connection, and what of its question has come."""
+    """A connection, what of its questions has come, and what of an answer it has not taken yet."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.received = b""
+        self.unsent = b""
+        #: It is disconnected when it has its answer.
+        self.ends = False
 
 
 class _Server:
@@ -266,10 +266,15 @@ class _Server:
             for descriptor, _ in poll.poll():
                 if descriptor != self._socket.fileno():
                     client = self._clients[descriptor]
-                    if not self._serve(client):
+                    try:
+                        self._serve(client)
+                    except OSError:
                         poll.unregister(descriptor)
                         del self._clients[descriptor]
                         client.connection.close()
+                    else:
+                        # Who does not take an answer is not asked for another question.
+                        poll.modify(descriptor, select.POLLOUT if client.unsent else select.POLLIN)
                 elif (connection := self._accept()) is not None:
                     poll.register(connection, select.POLLIN)
                     self._clients[connection.fileno()] = _Client(connection)
@@ -288,24 +293,33 @@ class _Server:
         if uid not in (0, os.geteuid()) or len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return None
-        connection.settimeout(PATIENCE)
+        connection.setblocking(False)
         return connection
 
-    def _serve(self, client: _Client) -> bool:
-        """Answer what has come. False if the connection is to be closed."""
-        try:
+    def _serve(self, client: _Client) -> None:
+        """Answer what has come, as far as it is taken. Raises OSError if the connection is at its end."""
+        if not client.unsent:
             received = client.connection.recv(LONGEST_QUESTION)
             if not received:
-                return False
-            *questions, client.received = (client.received + received).split(b"\n")
-            for question in questions:
-                client.connection.sendall(self._answer(question))
-            if len(client.received) > LONGEST_QUESTION:
-                client.connection.sendall(_line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"}))
-                return False
-        except OSError:
-            return False
-        return True
+                raise ConnectionResetError
+            client.received += received
+        while True:
+            if client.unsent:
+                with contextlib.suppress(BlockingIOError):
+                    client.unsent = client.unsent[client.connection.send(client.unsent) :]
+                if client.unsent:
+                    return
+            if client.ends:
+                raise ConnectionAbortedError
+            question, end, rest = client.received.partition(b"\n")
+            if len(question) > LONGEST_QUESTION:
+                client.unsent = _line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"})
+                client.ends = True
+            elif end:
+                client.received = rest
+                client.unsent = self._answer(question)
+            else:
+                return
 
     def _answer(self, line: bytes) -> bytes:
         import json
