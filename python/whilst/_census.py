@@ -6,6 +6,7 @@ instructions all the way down its awaits. The others are only walked through.
 """
 
 import asyncio
+import heapq
 import os
 import re
 import sysconfig
@@ -77,14 +78,15 @@ class Census:
         self._running = running
         self._groups: dict[Group, list[_Task]] = {}
         # The codes are told apart by their identities, for hashes of codes go through their constants: they must stay.
-        shapes: dict[tuple[Any, ...], tuple[Group, list[Any]]] = {}
+        shapes: dict[tuple[Any, ...], tuple[Group | None, list[Any]]] = {}
         for index, task in enumerate(tasks):
             if index % _TURN_COUNTED == _TURN_COUNTED - 1:
                 time.sleep(0)
             shape, codes = _shape(task)
             if shape not in shapes:
                 shapes[shape] = self._classify(task), codes
-            self._groups.setdefault(shapes[shape][0], []).append(task)
+            if (group := shapes[shape][0]) is not None:
+                self._groups.setdefault(group, []).append(task)
 
     def groups(self) -> list[dict[str, Any]]:
         """Each kind of tasks that there is, with their number; most first, no more than :data:`MOST_GROUPS`."""
@@ -97,15 +99,19 @@ class Census:
         for index, (group, task) in enumerate(self._chosen(wanted)):
             if index % _TURN_DESCRIBED == _TURN_DESCRIBED - 1:
                 time.sleep(0)
-            told.append(self._describe(group, task, wanted.stacks or id(task) in wanted.ids))
+            if not task.done():
+                told.append(self._describe(group, task, wanted.stacks or id(task) in wanted.ids))
         return told
 
-    def _classify(self, task: _Task) -> Group:
+    def _classify(self, task: _Task) -> Group | None:
+        """None for a task that has ended meanwhile: the loop goes on while its tasks are counted."""
         try:
             kind, _ = waits_for(task)
             chain = self._chain(task, kind)
+            if task.done():
+                return None
         except Exception:
-            # It may have ended meanwhile, or be some stand-in that has not what a task has.
+            # Some stand-in for a task, which has not what a task has.
             kind, chain = "future", ()
         state = kind if kind in ("ready", "running") else "waiting"
         return Group(state, kind, _coroutine(task), own_place(chain))
@@ -137,6 +143,9 @@ class Census:
         for group, tasks in self._groups.items():
             if wanted.match and wanted.match not in group.coroutine.casefold():
                 tasks = [task for task in tasks if wanted.match in _name(task).casefold()]
+            if len(tasks) > wanted.limit:
+                # Always the same ones, for names of all would take longer than all else.
+                tasks = heapq.nsmallest(wanted.limit, tasks, key=id)
             left.append((group, iter(sorted(tasks, key=_by_name))))
         while left:
             still = []

@@ -228,3 +228,17 @@ def test_the_own_line_is_the_innermost_of_the_program() -> None:
     assert own_place([standard, installed, standard]) == installed
     assert own_place([standard, ("", 0, "anext_awaitable")]) == standard
     assert own_place([]) is None
+
+
+def test_a_task_that_has_ended_meanwhile_is_left_out() -> None:
+    async def main() -> dict[str, Any]:
+        ended = asyncio.create_task(asyncio.sleep(0))
+        lives = asyncio.create_task(ticker())
+        await ended
+        told = census([ended, lives], {})
+        lives.cancel()
+        return told
+
+    told = whilst.run(main())
+    assert [one["coroutine"] for one in told["groups"]] == ["ticker"]
+    assert [one["coroutine"] for one in told["listed"]] == ["ticker"]

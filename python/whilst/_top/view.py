@@ -175,7 +175,7 @@ def _matches(wanted: str, coroutine: str, kind: str, place: Frame | None) -> boo
 
 
 def _order(sort: str) -> Callable[[Group | Task], tuple[object, ...]]:
-    """The key to sort by; what runs comes first where it is sorted by age or count."""
+    """The key to sort by."""
 
     def count(item: Group | Task) -> int:
         return item.count if isinstance(item, Group) else 1
@@ -186,18 +186,15 @@ def _order(sort: str) -> Callable[[Group | Task], tuple[object, ...]]:
         stem = text.rstrip("0123456789")
         return (stem.casefold(), int(text[len(stem) :][:18] or 0))
 
-    def rank(item: Group | Task) -> int:
-        return {"running": 0, "ready": 1}.get(item.kind, 2)
-
     match sort:
         case "age":
-            return lambda item: (rank(item), -round(item.age), -count(item), name(item))
+            return lambda item: (-round(item.age), -count(item), name(item))
         case "count":
-            return lambda item: (rank(item), -count(item), name(item))
+            return lambda item: (-count(item), name(item))
         case "name":
             return name
         case _:
-            return lambda item: (rank(item), item.kind, -count(item), name(item))
+            return lambda item: (item.kind, -count(item), name(item))
 
 
 def selected_index(rows: Sequence[Row], choice: Choice) -> int:
@@ -355,7 +352,7 @@ def _table(
                 ("  ", ""),
                 (pad(cell[0], name, signs.more), "title" if isinstance(row.item, Group) else ""),
                 ("  ", ""),
-                (pad(cell[1], coroutine, signs.more), ""),
+                (pad(clip_left(cell[1], coroutine, signs.more), coroutine), ""),
                 ("  ", ""),
                 (clip_left(cell[2], place, signs.more), "dim"),
             ]
@@ -379,7 +376,8 @@ def _cells(row: Row, signs: Signs) -> tuple[str, str, str] | None:
 
 
 def _age(item: Group | Task, signs: Signs) -> str:
-    if isinstance(item, Group) and not item.tasks:
+    if item.at_least and item.age < 0.5:
+        # Nothing is known of it.
         return signs.dash
     # Whole seconds: a list in which all figures move is hard to read.
     text = duration(item.age) if item.age >= 99.5 else f"{item.age:.0f} s"
