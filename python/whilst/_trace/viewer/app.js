@@ -40,15 +40,15 @@ class App {
   }
 
   writeHead() {
-    const { record } = this.model;
-    const program = record.program || "a program";
+    const { head } = this.model;
+    const program = head.program || "a program";
     byId("program").textContent = baseName(program);
     byId("program").title = program;
-    byId("facts").textContent = [spanText(this.model.duration), plural(this.model.taskCount, "task"), record.python && `Python ${record.python}`, record.driver].filter(Boolean).join(" · ");
+    byId("facts").textContent = [spanText(this.model.duration), plural(this.model.taskCount, "task"), head.python && `Python ${head.python}`, head.driver].filter(Boolean).join(" · ");
     byId("facts").title = byId("facts").textContent;
-    if (record.dropped > 0) {
+    if (head.dropped > 0) {
       const notice = byId("notice");
-      notice.textContent = `${plural(record.dropped, "event")} of the beginning ${record.dropped === 1 ? "was" : "were"} dropped: the record's memory was full, and the oldest go first. What is drawn there is not all that was.`;
+      notice.textContent = `${plural(head.dropped, "event")} of the beginning ${head.dropped === 1 ? "was" : "were"} dropped: the record's memory was full, and the oldest go first. What is drawn there is not all that was.`;
       notice.hidden = false;
     }
   }

@@ -80,13 +80,16 @@ class Spans {
 class Model {
   constructor(record) {
     if (record.format !== 1) throw new Error(`this page reads format 1 of a record, not ${record.format}`);
-    this.record = record;
+    // What is not in columns: the program, versions, counts.
+    const { tasks, runs, waits, ...head } = record;
+    this.head = head;
+    this.runCount = runs.begin.length;
     this.strings = record.strings;
     this.places = record.places;
     this.stacks = record.stacks ?? [];
     this.duration = Math.max(record.duration, 1);
-    this.readTasks(record.tasks);
-    this.readSegments(record.runs, record.waits);
+    this.readTasks(tasks);
+    this.readSegments(runs, waits);
     this.readChildren();
     this.readLoop(record);
     this.readTransports(record.transports, record.bytes);

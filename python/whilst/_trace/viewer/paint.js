@@ -231,6 +231,13 @@ class Painter {
       context.strokeStyle = palette.text;
       context.lineWidth = 2;
       context.strokeRect(from - 1, barTop - 2, Math.max(3, to - from) + 2, barHeight + 4);
+      if (this.app.segment >= 0) {
+        const left = Math.max(view.x(model.segmentBegin[this.app.segment]), -3);
+        const right = Math.min(view.x(model.segmentEnd[this.app.segment]), view.width + 3);
+        context.strokeStyle = palette.accent;
+        context.lineWidth = 3;
+        context.strokeRect(left, barTop + 1, Math.max(3, right - left), barHeight - 2);
+      }
       context.lineWidth = 1;
     }
   }
@@ -388,9 +395,15 @@ class Painter {
       context.fillRect(x, top + height - high, 1, high);
     }
     const text = this.fitting(to - from - 8, `${plural(group.tasks.length, "task")}, at most ${countText(group.peak)} at once`);
-    if (text && !group.open) {
+    if (text) {
+      const at = Math.max(from, 0) + 6;
+      const middle = top + height / 2 + 0.5;
+      context.fillStyle = palette.ground;
+      context.globalAlpha = 0.7;
+      context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
+      context.globalAlpha = 1;
       context.fillStyle = palette.text;
-      context.fillText(text, Math.max(from, 0) + 6, top + height / 2 + 0.5);
+      context.fillText(text, at, middle);
     }
   }
 

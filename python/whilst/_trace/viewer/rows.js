@@ -285,7 +285,7 @@ class Rows {
         return { name: model.ownName(item) || model.coroName(item), beside: model.ownName(item) ? model.coroName(item) : model.string(model.name[item]) };
       case Row.GROUP: {
         const group = this.groups[item];
-        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}, at most ${countText(group.peak)} at once` };
+        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}` };
       }
       case Row.LANE:
         return { name: "", beside: plural(this.laneAt(row).tasks.length, "task") };
