@@ -474,3 +474,29 @@ def test_tasks_that_wait_for_each_other(show: Show) -> None:
     record.wait(two, "task", 10, 1000, on=one)
     page = show(record.finish(1000))
     assert page.locator("#critical li").count() >= 1
+
+
+def test_keys_in_quick_succession_add_up(show: Show) -> None:
+    """With motion each is on its way while the next one comes."""
+    page = show(records.introduction())
+    page.emulate_media(reduced_motion="no-preference")
+    begin, end = span(page)
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert rest(page) == pytest.approx((end - begin) * 0.6**5)
+    page.locator("#tree .row", has_text="Task-1").click()
+    for _ in range(3):
+        page.keyboard.press(".")
+    rest(page)
+    # The third step, a run at the very end.
+    begin, end = span(page)
+    assert begin > 2_001_000
+    assert end < 2_002_000
+
+
+def rest(page: "Page") -> float:
+    """Waits until nothing moves; how much time is seen then, in µs."""
+    frame(page)
+    page.wait_for_selector("#lanes:not([data-moving])")
+    begin, end = span(page)
+    return end - begin

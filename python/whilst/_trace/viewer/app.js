@@ -137,6 +137,7 @@ class App {
     const { dataset } = byId("lanes");
     dataset.begin = String(view.begin);
     dataset.end = String(view.end);
+    byId("lanes").toggleAttribute("data-moving", view.isMoving);
   }
 
   // -- Choosing ---------------------------------------------------------------------------------------------------------------
