@@ -230,8 +230,9 @@ class App {
       const at = firstAbove(begins, moment + near, 0, tasks.length) - 1;
       if (at >= 0) task = tasks[at];
     } else if (rows.kinds[row] === Row.SLOW) {
-      const at = firstAbove(model.slow.end, moment - near, 0, model.slow.count);
-      return at < model.slow.count && model.slow.begin[at] <= moment + near ? { ...nothing, slow: at } : nothing;
+      const { slow } = model.loops[rows.items[row]];
+      const at = firstAbove(slow.end, moment - near, 0, slow.count);
+      return at < slow.count && slow.begin[at] <= moment + near ? { ...nothing, slow: slow.order[at] } : nothing;
     }
     if (task < 0 || model.begin[task] > moment + near || model.end[task] < moment - near) return nothing;
     return { row, task, segment: this.segmentAt(task, moment, near), slow: NONE };

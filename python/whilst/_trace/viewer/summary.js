@@ -90,8 +90,8 @@ class Summary {
       }),
       ...slow.map(({ index, size }) => ({
         size,
-        text: model.string(model.slowName[index]),
-        place: { ...model.placeAt(model.slowPlace[index]), source: "" },
+        text: model.string(model.slow.name[index]),
+        place: { ...model.placeAt(model.slow.place[index]), source: "" },
         go: () => app.view.focus(model.slow.begin[index], model.slow.end[index]),
       })),
     ].sort((a, b) => b.size - a.size).slice(0, 5);
