@@ -7,6 +7,7 @@ pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
+pub(crate) mod metrics;
 pub(crate) mod observing;
 pub(crate) mod readiness;
 pub(crate) mod registry;
@@ -33,6 +34,7 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
+use self::metrics::{Clockwork, Counters, Counts};
 use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
 use self::scheduling::now;
@@ -127,6 +129,7 @@ pub(crate) struct State {
     shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
+    counts: Counts,
 }
 
 /// The core of `whilst.Loop`.
@@ -136,6 +139,8 @@ pub(crate) struct LoopCore {
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
     patience: Guarded<Patience>,
+    counters: Arc<Counters>,
+    clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     /// Who looks on: bits of [`observing`].
@@ -196,9 +201,12 @@ impl LoopCore {
                 cancelled_meanwhile: Vec::new(),
                 shared_context: None,
                 completions: Vec::new(),
+                counts: Counts::default(),
             }),
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
+            counters: Arc::default(),
+            clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
             watchers: AtomicU8::new(0),
             guard: Guard::new()?,
@@ -304,8 +312,9 @@ impl LoopCore {
             self.note_how_many(state);
             state.driver.is_none()
         });
-        if waits {
-            // So this is another thread, or the loop is closed.
+        // If so this is another thread, or the loop is closed. A wake that is noted already is for the wait that goes on now: what
+        // came before this wait was seen under the same lock as the driver taken, and the next wait will see what is queued here.
+        if waits && !self.inbox.waker().is_notified() {
             self.wake();
         }
     }

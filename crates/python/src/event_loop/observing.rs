@@ -22,7 +22,6 @@ pub(crate) const DEBUG: u8 = 1;
 #[allow(dead_code)]
 pub(crate) const TRACE: u8 = 2;
 /// Somebody has asked for times: `loop.metrics()`.
-#[allow(dead_code)]
 pub(crate) const METRICS: u8 = 4;
 /// A thread looks after callbacks that hold the loop for long ([`super::watchdog`]). It wants to know of waits only.
 pub(crate) const WATCHDOG: u8 = 8;
@@ -60,10 +59,27 @@ impl LoopCore {
     /// Waits until there may be something to run, under somebody's eyes.
     #[cold]
     pub(super) fn wait_watched(this: &Bound<'_, Self>) -> PyResult<()> {
-        if this.get().is_watched_by(WATCHDOG) {
-            return Self::waiting(this, || Self::wait_for_work(this));
-        }
-        Self::wait_for_work(this)
+        let core = this.get();
+        core.time_wait_begins(this.py());
+        let waited = if core.is_watched_by(WATCHDOG) {
+            Self::waiting(this, || Self::wait_for_work(this))
+        } else {
+            Self::wait_for_work(this)
+        };
+        core.time_wait_ended(this.py());
+        waited
+    }
+
+    /// An iteration begins that does not wait, under somebody's eyes.
+    #[cold]
+    pub(super) fn iteration_watched(this: &Bound<'_, Self>) {
+        this.get().time_iteration_ended(this.py());
+    }
+
+    /// A run has ended, under somebody's eyes.
+    #[cold]
+    pub(super) fn run_watched_ends(this: &Bound<'_, Self>) {
+        this.get().time_run_ended(this.py());
     }
 
     /// Does a piece of work under somebody's eyes.
