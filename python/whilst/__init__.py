@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from whilst._files import open as open
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop
+    from whilst._metrics import Metrics
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
     from whilst._whilst import __version__
@@ -25,6 +26,7 @@ __all__ = [
     "BinaryFile",
     "EventLoopPolicy",
     "Loop",
+    "Metrics",
     "TextFile",
     "__version__",
     "install",
@@ -40,6 +42,7 @@ _HOMES = {
     "BinaryFile": "whilst._files",
     "EventLoopPolicy": "whilst._policy",
     "Loop": "whilst._loop",
+    "Metrics": "whilst._metrics",
     "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
     "install": "whilst._install",

@@ -25,6 +25,7 @@ use whilst_engine::driver::{Interest, Key, Operation};
 use super::address::Address;
 use super::flow_control::Marks;
 use super::told::Told;
+use crate::event_loop::metrics::Open;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
@@ -53,6 +54,8 @@ pub(crate) struct State {
     /// The family (`AF_INET` and so on) of a socket whose system calls are made here.
     native: Option<i32>,
     keys: Option<Keys>,
+    /// Counts the transport, until it is closed.
+    open: Option<Open>,
     extra: Option<Py<PyDict>>,
     /// The address that the transport was made for (`remote_addr`).
     remote: Option<Py<PyAny>>,

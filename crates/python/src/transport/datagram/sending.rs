@@ -156,6 +156,15 @@ impl Datagram {
 
     /// Sends one datagram.
     fn transmit(&self, py: Python<'_>, data: &Bound<'_, PyBytes>, target: &Target) -> Sent {
+        let answer = self.try_to_transmit(py, data, target);
+        if matches!(answer, Sent::Done) {
+            self.state.with(py, |state| state.open.iter().for_each(|open| open.sent(data.as_bytes().len())));
+        }
+        answer
+    }
+
+    #[inline]
+    fn try_to_transmit(&self, py: Python<'_>, data: &Bound<'_, PyBytes>, target: &Target) -> Sent {
         let (native, fd, socket) = self.state.with(py, |state| {
             let python = state.native.is_none() || matches!(target, Target::Python(_));
             let socket = state.socket.as_ref().filter(|_| python).map(|socket| socket.clone_ref(py));

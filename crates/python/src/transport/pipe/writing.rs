@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use rustix::io::{write, writev};
 use whilst_engine::driver::{Interest, Key};
 
+use super::capacity::enlarge;
 use super::lifecycle::Kind;
 use super::reading::log_closed_by_peer;
 use super::{Pipe, PipeWork, Side, State};
@@ -40,6 +41,8 @@ pub(crate) struct Writing {
     pub(super) marks: Marks,
     /// The reader's hang-up can be waited for.
     hangs_up: bool,
+    /// A write has filled the pipe once more, after the reader had made room.
+    was_full: bool,
 }
 
 /// What follows from a write.
@@ -73,6 +76,7 @@ impl Side for Writing {
             marks: Marks::default(),
             // What a terminal has to be read is its other end's typing, and no hang-up.
             hangs_up: kind != Kind::Device,
+            was_full: false,
         }
     }
 
@@ -154,13 +158,18 @@ impl Pipe<Writing> {
                 return (Written::Kept, event_loop);
             }
             let count = match taken(write(state.borrow(), piece.as_bytes())) {
-                Ok(count) if count == length => return (Written::All, event_loop),
-                Ok(count) => count,
+                Ok(count) => {
+                    event_loop.iter().for_each(|event_loop| event_loop.get().sent(count));
+                    count
+                }
                 Err(error) => {
                     state.side.lost += 1;
                     return (Written::Failed(error), event_loop);
                 }
             };
+            if count == length {
+                return (Written::All, event_loop);
+            }
             state.side.outgoing.push(piece);
             // Nothing is done with: it was not all.
             drop(state.side.outgoing.advance(py, count));
@@ -208,8 +217,13 @@ impl Pipe<Writing> {
             state.side.writer?;
             Some(match taken(writev(state.borrow(), &state.side.outgoing.io_slices())) {
                 Ok(count) => {
+                    event_loop.get().sent(count);
                     let done = state.side.outgoing.advance(py, count);
                     let key = if state.side.outgoing.is_empty() { state.side.writer.take() } else { None };
+                    // Not at the first time, in `write()`: not everybody who fills a pipe has a reader who keeps up.
+                    if key.is_none() && !std::mem::replace(&mut state.side.was_full, true) {
+                        enlarge(state.borrow());
+                    }
                     Ok((done, key.map(|key| (state.fd, key))))
                 }
                 Err(error) => {

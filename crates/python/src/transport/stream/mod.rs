@@ -23,6 +23,7 @@ use super::address::Address;
 use super::flow_control::Marks;
 use super::outgoing::Outgoing;
 use super::told::Told;
+use crate::event_loop::metrics::{Kind, Open};
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
@@ -54,6 +55,8 @@ pub(crate) struct State {
     descriptor: Option<Descriptor>,
     key: Option<Key>,
     names: Names,
+    /// Counts the transport, until the connection is lost.
+    open: Option<Open>,
     extra: Option<Py<PyDict>>,
 
     /// `connection_made()` was called, so reading may start.
@@ -115,6 +118,18 @@ impl Names {
         match (Address::local(fd), Address::peer(fd)) {
             (Address::V4(local), Address::V4(peer)) => Self::V4 { local, peer },
             others => Self::Others(Box::new(others)),
+        }
+    }
+
+    /// What the connection is over, for the loop's numbers.
+    fn kind(&self) -> Kind {
+        match self {
+            Self::V4 { .. } => Kind::Tcp,
+            Self::Others(others) => match &others.0 {
+                Address::V4(_) | Address::V6(_) => Kind::Tcp,
+                Address::Unix(_) => Kind::Unix,
+                Address::Unknown => Kind::Other,
+            },
         }
     }
 

@@ -103,6 +103,9 @@ impl Stream {
     /// Takes note of what the receive operation says. Runs no Python code: the delivery is queued.
     pub(crate) fn received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, received: Received) {
         let py = event_loop.py();
+        if let Received::Data(chunk) = &received {
+            event_loop.get().received(chunk.len());
+        }
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
             let work = Work::Stream(this.clone_ref(py), StreamWork::Deliver);
@@ -299,6 +302,7 @@ impl Stream {
         let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
             Ok(0) => Self::end_received(this, event_loop, audience),
             Ok(count) => {
+                event_loop.get().received(count);
                 let received = &scratch[..count];
                 Self::tell_tls(this, event_loop, audience, |_protocol| {
                     untouched = Tls::receive(tls, py, [received])? && count < MOST_OF_TLS;
@@ -387,7 +391,9 @@ impl Stream {
         }
         event_loop.get().touch();
         if buffered {
-            let fill = |memory: &mut [u8]| socket::receive(fd, memory);
+            let fill = |memory: &mut [u8]| {
+                socket::receive(fd, memory).inspect(|count| event_loop.get().received(*count))
+            };
             return match Self::fill_buffer(this, event_loop, audience, fill)? {
                 Filled::End => Self::end_received(this, event_loop, audience),
                 Filled::Nothing => Ok(()),
@@ -422,6 +428,7 @@ impl Stream {
                 }
             };
             let length = data.as_bytes().len();
+            event_loop.get().received(length);
             let stop = this.get().state.with(py, |state| state.has_read(length));
             cancel(event_loop, stop);
             if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
@@ -452,6 +459,7 @@ impl Stream {
         let mut fed = Ok(true);
         let mut data = None;
         if let Ok(count @ 1..) = received {
+            event_loop.get().received(count);
             let bytes = &scratch[..count];
             let stop = this.get().state.with(py, |state| state.has_read(count));
             cancel(event_loop, stop);
