@@ -1,9 +1,11 @@
 """`whilst top` as a user has it: in a terminal, looking into real programs that are loaded, held, that end or do not allow it."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from programs import Program, environment, line_of, running
 from terminal import SECONDS, Terminal
+from whilst import _control
 
 TOP = [sys.executable, "-m", "whilst", "top"]
 
@@ -39,6 +42,30 @@ def printed(folder: Path, *arguments: object, **more: str) -> "subprocess.Comple
         [*TOP, *map(str, arguments)],
         env=environment(folder, **more),
         cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+# Without a PID programs are looked for in /tmp, too, and there may be some that these tests know nothing of.
+HERE = [
+    sys.executable,
+    "-c",
+    "import sys; from whilst import _control, _top; folder = _control.folder(); _control.folders = lambda uid=None: [folder];"
+    "sys.exit(_top.main(sys.argv[1:]))",
+]
+
+
+def top_here(folder: Path) -> Terminal:
+    return Terminal(HERE, environment(folder), cwd=str(folder))
+
+
+def printed_here(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*HERE, *arguments],
+        env=environment(folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -189,6 +216,15 @@ class TestOnATerminal:
             assert terminal.received.rindex(b"\x1b[?25h") > terminal.received.rindex(b"\x1b[?25l")
         assert program.process.poll() is None
 
+    def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was(
+        self, tmp_path: Path, program: Program
+    ) -> None:
+        with top(tmp_path, program.pid) as terminal:
+            terminal.shows("ticker")
+            terminal.process.terminate()
+            assert terminal.ends() == 128 + signal.SIGTERM
+            assert terminal.received.rindex(b"\x1b[?1049l") > terminal.received.rindex(b"\x1b[?1049h")
+
     @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
     def test_terminals(self, tmp_path: Path, program: Program, term: str) -> None:
         with top(tmp_path, program.pid, TERM=term) as terminal:
@@ -227,11 +263,11 @@ class TestOnATerminal:
 
 class TestWithoutAPid:
     def test_a_single_program_is_taken(self, tmp_path: Path, program: Program) -> None:
-        with top(tmp_path) as terminal:
+        with top_here(tmp_path) as terminal:
             terminal.shows(f"pid {program.pid} ", "ticker")
 
     def test_one_of_several_is_chosen(self, tmp_path: Path, program: Program) -> None:
-        with running(tmp_path, tasks=77) as other, top(tmp_path) as terminal:
+        with running(tmp_path, tasks=77) as other, top_here(tmp_path) as terminal:
             terminal.shows("which program?", str(program.pid), str(other.pid), "Enter choose")
             first, second = sorted((program.pid, other.pid))
             assert "reverse" in terminal.styles(f"{first}  ")
@@ -241,24 +277,38 @@ class TestWithoutAPid:
             terminal.shows(f"pid {second} ")
 
     def test_choosing_none(self, tmp_path: Path, program: Program) -> None:
-        with running(tmp_path), top(tmp_path) as terminal:
+        with running(tmp_path), top_here(tmp_path) as terminal:
             terminal.shows("which program?")
             terminal.send("q")
             assert terminal.ends() == 0
 
     def test_several_are_listed_where_there_is_no_terminal(self, tmp_path: Path, program: Program) -> None:
         with running(tmp_path, tasks=77) as other:
-            seen = printed(tmp_path)
+            seen = printed_here(tmp_path)
             assert (seen.returncode, seen.stderr) == (0, "")
             lines = seen.stdout.splitlines()
             assert lines[0].split() == ["PID", "UP", "TASKS", "PROGRAM"]
             assert {int(line.split()[0]) for line in lines[1:]} == {program.pid, other.pid}
             assert all("server.py" in line for line in lines[1:])
-            seen = printed(tmp_path, "--json")
+            seen = printed_here(tmp_path, "--json")
             assert seen.returncode == 1 and seen.stdout == "" and str(other.pid) in seen.stderr
 
+    def test_more_than_the_program_has_connections_for(self, tmp_path: Path, program: Program) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(_control.MOST_CLIENTS):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(SECONDS)
+                client.connect(str(tmp_path / "whilst" / f"{program.pid}.sock"))
+                client.sendall(b'{"ask": "snapshot", "tasks": 0}\n')
+                assert client.recv(1) == b"{"
+            seen = printed(tmp_path, program.pid)
+        assert seen.returncode == 1
+        assert seen.stderr == (
+            "whilst top: the program has closed the connection: it has ended, or too many look into it already\n"
+        )
+
     def test_there_is_none(self, tmp_path: Path) -> None:
-        seen = printed(tmp_path)
+        seen = printed_here(tmp_path)
         assert seen.returncode == 1
         assert seen.stderr == (
             "whilst top: no program can be looked into: start one with WHILST_CONTROL=1 in its environment\n"

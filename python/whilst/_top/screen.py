@@ -83,7 +83,12 @@ class Screen:
             self._woken.setblocking(False)
             self._waker.setblocking(False)
             self._former_wakeup = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-            self._former_handler = signal.signal(signal.SIGWINCH, lambda *_: None)
+            self._former_handlers = {
+                signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda *_: None),
+                # By way of __exit__(), so that the terminal is left as it was.
+                signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+                signal.SIGHUP: signal.signal(signal.SIGHUP, _end),
+            }
         except BaseException:
             curses.endwin()
             raise
@@ -92,7 +97,8 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGWINCH, self._former_handler)
+        for number, handler in self._former_handlers.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._former_wakeup)
         self._woken.close()
         self._waker.close()
@@ -113,12 +119,19 @@ class Screen:
             try:
                 self._window.move(y, 0)
                 for text, style in line:
-                    self._window.addstr(text, self._styles.get(style, curses.A_NORMAL))
+                    self._add(text, self._styles.get(style, curses.A_NORMAL))
             except curses.error:
                 # The cursor could not go beyond the last character of the last line, which is there all the same; or
                 # the terminal has become smaller, and will be drawn on anew.
                 continue
         self._window.refresh()
+
+    def _add(self, text: str, attributes: int) -> None:
+        try:
+            self._window.addstr(text, attributes)
+        except UnicodeEncodeError:
+            # Without UTF-8, where curses is not built for wide characters.
+            self._window.addstr(text.encode("ascii", "replace").decode(), attributes)
 
     def wait(self, seconds: float, *others: Any) -> bool:
         """Wait for a key, another size or one of *others* that can be read; returns whether it is one of *others*."""
@@ -169,6 +182,11 @@ class Screen:
         if (columns, height) != self.size and columns > 0 and height > 0:
             curses.resizeterm(height, columns)
             self._window.clearok(True)
+
+
+def _end(number: int, frame: object) -> None:
+    # The status that a shell has for a process that a signal has ended.
+    raise SystemExit(128 + number)
 
 
 def _hide_cursor() -> None:

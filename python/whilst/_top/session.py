@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from whilst._top.client import Client, Ended, is_alive
+from whilst._top.client import Client, Ended, Unreachable, is_alive
 from whilst._top.keys import request
 from whilst._top.model import Picture, Pictures
 from whilst._top.view import Choice
@@ -30,7 +30,7 @@ class Session:
         picture = self._pictures.add(answer)
         if picture is None:
             # The socket is there from the first loop on, and loops are closed.
-            raise Ended
+            raise Unreachable(f"process {client.pid} has no event loop of whilst at present")
         self.picture: Picture = picture
 
     @property
