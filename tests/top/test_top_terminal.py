@@ -178,6 +178,7 @@ class TestOnATerminal:
             terminal.shows("▾ lock", "  parked ")
             terminal.send("\x1b[6~\x1b[6~")
             terminal.until(lambda text: "5,000 ×" not in text)
+            # Home as terminals send it that are not in the mode which curses asks for.
             terminal.send("\x1b[H")
             terminal.shows("▾ lock")
             terminal.send("\x1b[B\r")
@@ -186,7 +187,7 @@ class TestOnATerminal:
             terminal.send("\x1b")
             terminal.until(lambda text: "waits for" not in text and "▸ lock" in text)
             # A task that was not on the screen, among five thousand.
-            terminal.send("/parked 4711\r")
+            terminal.send("\x1b/parked 4711\r")
             text = terminal.shows("filter: parked 4711", "parked 4711  parked")
             assert "ticker" not in text and "parked 4712" not in text
             terminal.send("\x1b")

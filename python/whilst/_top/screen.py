@@ -152,22 +152,24 @@ class Screen:
             if key == "\x0c":
                 self._window.redrawwin()
             elif key == "\x1b":
-                pressed.append(self._rest_of_sequence())
+                pressed += self._after_escape()
             elif key in _NAMES:
                 pressed.append(_NAMES[key])
             elif isinstance(key, str):
                 pressed.append(key)
 
-    def _rest_of_sequence(self) -> str:
-        """The key whose sequence curses does not know, for it is not this terminal's; Escape alone has nothing behind it."""
+    def _after_escape(self) -> list[str]:
+        """The key whose sequence curses does not know, for it is not this terminal's; or Escape, and what came with it."""
         sequence = ""
         with suppress(curses.error):
-            while len(sequence) < 8 and not sequence[1:].strip("0123456789;")[:1]:
+            while len(sequence) < 8 and not sequence[1:].strip("0123456789;"):
                 key = self._window.get_wch()
                 if not isinstance(key, str):
                     break
                 sequence += key
-        return _SEQUENCES.get(sequence, "escape" if not sequence else "")
+                if sequence[0] not in "[O":
+                    return ["escape", _NAMES.get(key, key)]
+        return [_SEQUENCES[sequence]] if sequence in _SEQUENCES else [] if sequence else ["escape"]
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):

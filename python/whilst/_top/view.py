@@ -161,7 +161,11 @@ def _told(task: Task, inner: bool) -> Iterable[Row]:
     if task.awaited_by:
         said.append("awaited by " + ", ".join(task.awaited_by))
     frames = task.stack or ((task.place,) if task.place else ())
-    said += [f"{frame.file}:{frame.line} {frame.function}".rstrip() for frame in reversed(frames)]
+    # The whole path of the program's own files, for others the part that tells them apart.
+    said += [
+        f"{f'{frame.file}:{frame.line}' if frame.is_own else frame.short} {frame.function}".rstrip()
+        for frame in reversed(frames)
+    ]
     for number, text in enumerate(said or ["nothing more is known"]):
         yield Row((f"told {number}", task.ident), None, inner, text)
 
