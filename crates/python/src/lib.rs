@@ -8,6 +8,7 @@ mod handle;
 mod process;
 mod reentrant;
 mod resolving;
+mod trace;
 mod transport;
 
 use pyo3::prelude::*;
@@ -39,6 +40,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
+    trace::add_functions(module)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 

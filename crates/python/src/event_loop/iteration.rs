@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event, Interest};
 
+use super::observing::TRACE;
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
@@ -21,6 +22,7 @@ use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::handle::{ends_the_run, run};
+use crate::trace;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
@@ -37,6 +39,9 @@ impl LoopCore {
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
         let mut left_out = 0;
+        if trace::is_on() {
+            trace::run_begins(core, this.py());
+        }
         let result = loop {
             if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
@@ -49,6 +54,9 @@ impl LoopCore {
         // go of its descriptors.
         Self::submit_unsent(this)?;
         let settled = Self::wait(this, Manner::Poll);
+        if core.is_watched_by(TRACE) {
+            trace::run_ended(core, this.py());
+        }
         result.and(settled)
     }
 

@@ -41,6 +41,7 @@ use self::waiting::Patience;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
+use crate::trace;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
@@ -138,6 +139,8 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
+    /// Where the loop is in the [trace](crate::trace) that it was last in.
+    pub(crate) lane: AtomicU64,
     closed: AtomicBool,
     stopping: AtomicBool,
     /// Many callbacks have been queued in this iteration.
@@ -150,7 +153,7 @@ pub(crate) struct LoopCore {
     current_handle: Guarded<Option<Py<PyAny>>>,
     /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
     future_keywords: Guarded<Option<Py<PyDict>>>,
-    driver_name: &'static str,
+    pub(crate) driver_name: &'static str,
 }
 
 #[pymethods]
@@ -195,7 +198,8 @@ impl LoopCore {
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
             thread: AtomicU64::new(0),
-            watchers: AtomicU8::new(0),
+            watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
+            lane: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),

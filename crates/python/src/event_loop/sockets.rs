@@ -260,7 +260,14 @@ impl SocketWait {
         }
         while let Some((callback, context)) = callbacks.next() {
             let callback = callback.bind(py);
-            if let Err(error) = in_context(context.bind(py), || call(callback, [this.as_any()])) {
+            let core = event_loop.get();
+            let traced =
+                if core.is_watched_by(TRACE) { trace::callback_begins(event_loop, callback) } else { None };
+            let called = in_context(context.bind(py), || call(callback, [this.as_any()]));
+            if let Some(doing) = traced {
+                trace::work_ended(core, py, doing);
+            }
+            if let Err(error) = called {
                 if ends_the_run(py, &error) {
                     // The others have their turn in the next run.
                     Self::schedule(this, event_loop, callbacks)?;

@@ -16,6 +16,7 @@ pub(crate) mod class;
 pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub(crate) mod file_memory;
+pub(crate) mod frames;
 pub(crate) mod guarded;
 pub(crate) mod imports;
 pub(crate) mod libssl;
