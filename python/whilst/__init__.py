@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from whilst._files import open as open
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop
+    from whilst._metrics import Metrics
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
+    from whilst._trace import trace
     from whilst._whilst import __version__
 
 # Not `open`, which `from whilst import *` would put into the place of the builtin one.
@@ -25,11 +27,13 @@ __all__ = [
     "BinaryFile",
     "EventLoopPolicy",
     "Loop",
+    "Metrics",
     "TextFile",
     "__version__",
     "install",
     "new_event_loop",
     "run",
+    "trace",
     "uninstall",
 ]
 
@@ -40,12 +44,14 @@ _HOMES = {
     "BinaryFile": "whilst._files",
     "EventLoopPolicy": "whilst._policy",
     "Loop": "whilst._loop",
+    "Metrics": "whilst._metrics",
     "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
     "install": "whilst._install",
     "new_event_loop": "whilst._loop",
     "open": "whilst._files",
     "run": "whilst._run",
+    "trace": "whilst._trace",
     "uninstall": "whilst._install",
 }
 

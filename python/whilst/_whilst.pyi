@@ -11,12 +11,13 @@ import sys
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "PROFILE_GUIDED",
     "ChildProcess",
     "DatagramTransport",
     "Handle",
@@ -87,6 +88,10 @@ class WritePipeTransport(_FlowControlMixin):
 def addresses_of_literal(
     host: object, port: object, family: int, kind: int, protocol: int, flags: int, /
 ) -> list[tuple[Any, Any, int, str, tuple[Any, ...]]] | None: ...
+
+#: True if the extension was compiled by a profile (`make pgo`).
+PROFILE_GUIDED: Final[bool]
+
 def available_drivers() -> list[_DriverName]:
     """Return the names of the drivers that this machine has, the one that is chosen by default first."""
 
@@ -170,6 +175,7 @@ class LoopCore:
     def _stopping(self) -> bool: ...
     @property
     def _current_handle(self) -> Handle | TimerHandle | None: ...
+    def _metrics(self) -> dict[str, Any]: ...
 
     # Descriptors.
     def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None: ...

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("PROFILE_GUIDED", option_env!("WHILST_PROFILE_GUIDED").is_some())?;
     module.add_class::<event_loop::LoopCore>()?;
     module.add_class::<process::ChildProcess>()?;
     module.add_class::<file::RawFile>()?;

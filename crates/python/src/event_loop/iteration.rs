@@ -11,7 +11,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event, Interest};
 
-use super::observing::TRACE;
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
@@ -50,13 +49,13 @@ impl LoopCore {
                 break Ok(());
             }
         };
+        if core.is_watched() {
+            Self::run_watched_ends(this);
+        }
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
         let settled = Self::wait(this, Manner::Poll);
-        if core.is_watched_by(TRACE) {
-            trace::run_ended(core, this.py());
-        }
         result.and(settled)
     }
 
@@ -67,6 +66,9 @@ impl LoopCore {
         core.take_inbox(py);
         if *left_out < MOST_LEFT_OUT && core.need_not_wait(py) {
             *left_out += 1;
+            if core.is_watched() {
+                Self::iteration_watched(this);
+            }
         } else {
             *left_out = 0;
             Self::submit_unsent(this)?;
@@ -79,9 +81,13 @@ impl LoopCore {
             core.take_inbox(py);
         }
         let count = core.begin(py);
-        for _ in 0..count {
+        for index in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
-            Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
+            if let Err(error) = Self::perform(this, work).or_else(|error| Self::failed(this, error)) {
+                // The others are counted when they run.
+                core.state.with(py, |state| state.counts.callbacks -= (count - index - 1) as u64);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -139,6 +145,7 @@ impl LoopCore {
             // What another thread has queued since the time was computed, on builds without a GIL: from here on it would wake us.
             let queued = !state.ready.is_empty() || !state.unsent.is_empty();
             let manner = if queued { Manner::Poll } else { manner };
+            state.counts.polls += 1;
             (state.driver.take(), std::mem::take(&mut state.completions), manner)
         });
         let Some(mut driver) = driver else { return Err(PyRuntimeError::new_err(WRONG_THREAD)) };

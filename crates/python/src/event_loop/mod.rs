@@ -7,6 +7,7 @@ pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
+pub(crate) mod metrics;
 pub(crate) mod observing;
 pub(crate) mod readiness;
 pub(crate) mod registry;
@@ -32,6 +33,7 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
+use self::metrics::{Clockwork, Counters, Counts};
 use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
 use self::scheduling::now;
@@ -41,8 +43,8 @@ use self::waiting::Patience;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
-use crate::trace;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
+use crate::trace;
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
@@ -126,6 +128,7 @@ pub(crate) struct State {
     shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
+    counts: Counts,
 }
 
 /// The core of `whilst.Loop`.
@@ -135,6 +138,8 @@ pub(crate) struct LoopCore {
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
     patience: Guarded<Patience>,
+    counters: Arc<Counters>,
+    clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
     /// Who looks on: bits of [`observing`].
@@ -194,9 +199,12 @@ impl LoopCore {
                 cancelled_meanwhile: Vec::new(),
                 shared_context: None,
                 completions: Vec::new(),
+                counts: Counts::default(),
             }),
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
+            counters: Arc::default(),
+            clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             lane: AtomicU64::new(0),

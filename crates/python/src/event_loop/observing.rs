@@ -23,7 +23,6 @@ pub(crate) const DEBUG: u8 = 1;
 /// A trace is being recorded.
 pub(crate) const TRACE: u8 = 2;
 /// Somebody has asked for times: `loop.metrics()`.
-#[allow(dead_code)]
 pub(crate) const METRICS: u8 = 4;
 /// A thread looks after callbacks that hold the loop for long.
 #[allow(dead_code)]
@@ -65,7 +64,7 @@ impl LoopCore {
 
     /// A transport has received so many bytes.
     #[inline]
-    pub(crate) fn received<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
+    pub(crate) fn trace_received<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
         if self.is_watched_by(TRACE) {
             trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), bytes, 0);
         }
@@ -73,7 +72,7 @@ impl LoopCore {
 
     /// A transport has sent so many bytes.
     #[inline]
-    pub(crate) fn sent<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
+    pub(crate) fn trace_sent<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
         if self.is_watched_by(TRACE) {
             trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), 0, bytes);
         }
@@ -81,7 +80,7 @@ impl LoopCore {
 
     /// A transport has closed its descriptor.
     #[inline]
-    pub(crate) fn ended<T: Traced>(&self, py: Python<'_>, transport: &Object<T>) {
+    pub(crate) fn trace_ended<T: Traced>(&self, py: Python<'_>, transport: &Object<T>) {
         if self.is_watched_by(TRACE) {
             trace::transport_ended(self, py, transport.as_py().as_ptr().addr());
         }
@@ -90,13 +89,30 @@ impl LoopCore {
     /// Waits until there may be something to run, under somebody's eyes.
     #[cold]
     pub(super) fn wait_watched(this: &Bound<'_, Self>) -> PyResult<()> {
-        if !this.get().is_watched_by(TRACE) {
-            return Self::wait_for_work(this);
+        let core = this.get();
+        core.time_wait_begins(this.py());
+        let begin = core.is_watched_by(TRACE).then(nanoseconds);
+        let waited = Self::wait_for_work(this);
+        core.time_wait_ended(this.py());
+        if let Some(begin) = begin {
+            trace::waited(core, this.py(), begin);
         }
-        let begin = nanoseconds();
-        let result = Self::wait_for_work(this);
-        trace::waited(this.get(), this.py(), begin);
-        result
+        waited
+    }
+
+    /// An iteration begins that does not wait, under somebody's eyes.
+    #[cold]
+    pub(super) fn iteration_watched(this: &Bound<'_, Self>) {
+        this.get().time_iteration_ended(this.py());
+    }
+
+    /// A run has ended, under somebody's eyes.
+    #[cold]
+    pub(super) fn run_watched_ends(this: &Bound<'_, Self>) {
+        this.get().time_run_ended(this.py());
+        if this.get().is_watched_by(TRACE) {
+            trace::run_ended(this.get(), this.py());
+        }
     }
 
     /// Does a piece of work under somebody's eyes.

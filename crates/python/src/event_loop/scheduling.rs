@@ -201,6 +201,7 @@ impl LoopCore {
         let mut handles = Vec::new();
         self.inbox.drain_into(&mut handles);
         self.state.with(py, |state| {
+            state.counts.thread_calls += handles.len() as u64;
             handles.into_iter().for_each(|work| state.ready.push(work));
         });
     }
@@ -229,7 +230,10 @@ impl LoopCore {
             self.many_ready.store(false, Ordering::Relaxed);
             self.many_timers.store(state.timers.len() >= MANY, Ordering::Relaxed);
             // What its variables hold is not to be kept for long.
-            (state.ready.begin(), state.shared_context.take())
+            let count = state.ready.begin();
+            state.counts.iterations += 1;
+            state.counts.callbacks += count as u64;
+            (count, state.shared_context.take())
         });
         drop(context);
         count

@@ -46,8 +46,10 @@ impl<'py> Frame<'py> {
     /// The one that has called it.
     pub(crate) fn back(&self) -> Option<Self> {
         // SAFETY: a frame; a new reference or NULL.
-        unsafe { Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetBack(self.0.as_ptr().cast()).cast()) }
-            .map(Self)
+        unsafe {
+            Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetBack(self.0.as_ptr().cast()).cast())
+        }
+        .map(Self)
     }
 
     pub(crate) fn code(&self) -> Bound<'py, PyCode> {
@@ -141,19 +143,23 @@ pub(crate) fn builtin<'py>(callable: &Bound<'py, PyAny>) -> Option<(usize, Bound
             return None;
         }
         let function = ffi::PyCFunction_GetFunction(callable.as_ptr())?;
-        let bound = Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyCFunction_GetSelf(callable.as_ptr()))?;
+        let bound =
+            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyCFunction_GetSelf(callable.as_ptr()))?;
         Some((function as usize, bound))
     }
 }
 
 /// The code and the module's variables of a function of Python's.
-pub(crate) fn function<'py>(callable: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyCode>, Bound<'py, PyDict>)> {
+pub(crate) fn function<'py>(
+    callable: &Bound<'py, PyAny>,
+) -> Option<(Bound<'py, PyCode>, Bound<'py, PyDict>)> {
     // SAFETY: the type is compared first; both are borrowed from the function.
     unsafe {
         if ffi::PyFunction_Check(callable.as_ptr()) == 0 {
             return None;
         }
-        let code = Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetCode(callable.as_ptr()))?;
+        let code =
+            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetCode(callable.as_ptr()))?;
         let globals =
             Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetGlobals(callable.as_ptr()))?;
         Some((code.cast_into_unchecked(), globals.cast_into().ok()?))

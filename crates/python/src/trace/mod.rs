@@ -22,7 +22,7 @@ use pyo3::types::PyDict;
 use self::places::{Description, Libraries, Places};
 use self::recorder::{NewTask, Outcome, Recorder};
 use self::ring::{Event, Kind, NONE};
-use crate::event_loop::observing::TRACE;
+use crate::event_loop::observing::{TRACE, Traced};
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::clock::nanoseconds;
 use crate::ffi::frames::{self, Frame, attribute};
@@ -132,11 +132,11 @@ pub(crate) fn work_begins<'py>(this: &Bound<'py, LoopCore>, work: &Work) -> Opti
             What::Told(Datagram::told(transport, py, work))
         }
         Work::ReadPipe(pipe, work) => {
-            see_transport(this.get(), py, pipe.as_py(), || ("pipe", String::new()));
+            see_transport(this.get(), py, pipe.as_py(), || pipe.get().introduce(py));
             What::Told(ReadPipe::told(pipe, py, work))
         }
         Work::WritePipe(pipe, work) => {
-            see_transport(this.get(), py, pipe.as_py(), || ("pipe", String::new()));
+            see_transport(this.get(), py, pipe.as_py(), || pipe.get().introduce(py));
             What::Told(WritePipe::told(pipe, py, work))
         }
         Work::Sendfile(_) => What::Own("sendfile"),
@@ -246,7 +246,8 @@ pub(crate) fn work_ended(core: &LoopCore, py: Python<'_>, doing: Doing<'_>) {
         }
     }
     with_recorder(core, py, |recorder, lane| {
-        let place = point.as_ref().and_then(|code| recorder.places.code(code)).map(|code| (code.name, code.begin));
+        let place =
+            point.as_ref().and_then(|code| recorder.places.code(code)).map(|code| (code.name, code.begin));
         let (code_name, place) = place.unwrap_or((NONE, NONE));
         let name = match name {
             Some(name) => recorder.places.strings.number(&name),
@@ -280,8 +281,7 @@ fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, id: u32, begin: u64, end: 
     });
 }
 
-type Named<'py> =
-    (Option<String>, Option<Bound<'py, pyo3::types::PyCode>>, Option<Bound<'py, PyDict>>);
+type Named<'py> = (Option<String>, Option<Bound<'py, pyo3::types::PyCode>>, Option<Bound<'py, PyDict>>);
 
 /// What something that took long is called, if it is not called as its code is; and its code.
 #[cold]
@@ -326,7 +326,8 @@ fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
                 Some((_, bound)) => {
                     let name = attribute(&callable, intern!(py, "__name__"));
                     let name = name.and_then(|name| name.extract::<String>().ok()).unwrap_or_default();
-                    let class = bound.get_type().qualname().map_or_else(|_| String::new(), |it| it.to_string());
+                    let class =
+                        bound.get_type().qualname().map_or_else(|_| String::new(), |it| it.to_string());
                     format!("{class}.{name}")
                 }
                 None => callable.get_type().qualname().map_or_else(|_| String::new(), |it| it.to_string()),

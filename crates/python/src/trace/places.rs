@@ -92,7 +92,8 @@ impl Libraries {
         let is_in = |directories: &[String]| directories.iter().any(|it| file.starts_with(it.as_str()));
         if is_in(&self.packages) {
             // whilst itself is an installed package.
-            let whilst = self.python.iter().any(|it| it.ends_with("/whilst/") && file.starts_with(it.as_str()));
+            let whilst =
+                self.python.iter().any(|it| it.ends_with("/whilst/") && file.starts_with(it.as_str()));
             if whilst { Owner::Python } else { Owner::Package }
         } else if is_in(&self.python) || file.starts_with("<frozen ") {
             Owner::Python

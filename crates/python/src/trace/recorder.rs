@@ -26,7 +26,8 @@ pub(super) enum Name {
 
 impl Name {
     pub(super) fn of(name: &str) -> Self {
-        let number = name.strip_prefix("Task-").filter(|digits| !digits.starts_with('0') && digits.len() < 19);
+        let number =
+            name.strip_prefix("Task-").filter(|digits| !digits.starts_with('0') && digits.len() < 19);
         match number.and_then(|digits| digits.parse().ok()) {
             Some(number) => Self::Number(number),
             None => Self::Text(name.into()),
@@ -219,7 +220,14 @@ impl Recorder {
         }
     }
 
-    pub(super) fn end_task(&mut self, address: usize, end: u64, outcome: Outcome, error: Option<&str>, name: Option<Name>) {
+    pub(super) fn end_task(
+        &mut self,
+        address: usize,
+        end: u64,
+        outcome: Outcome,
+        error: Option<&str>,
+        name: Option<Name>,
+    ) {
         let Some(mut task) = self.live.remove(&address) else { return };
         task.end = end;
         task.outcome = outcome;
@@ -247,7 +255,14 @@ impl Recorder {
 
     /// Notes a step that has ended.
     #[inline]
-    pub(super) fn step(&mut self, lane: u16, task: u32, begin: u64, end: u64, wait: Option<(Kind, u32, u32)>) {
+    pub(super) fn step(
+        &mut self,
+        lane: u16,
+        task: u32,
+        begin: u64,
+        end: u64,
+        wait: Option<(Kind, u32, u32)>,
+    ) {
         let (kind, on, stack) = match wait {
             Some((kind, on, stack)) => (Some(kind), on, stack),
             None => (None, NONE, NONE),

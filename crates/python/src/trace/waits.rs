@@ -119,7 +119,8 @@ pub(super) fn name_of(task: &Bound<'_, PyAny>) -> Name {
         Some(get_name) if is_native_task(task) => get_name.bind(py).call1((task,)).ok(),
         _ => attribute(task, intern!(py, "_name")),
     };
-    let name = name.as_ref().and_then(|name| name.cast::<PyString>().ok()).and_then(|name| name.to_str().ok());
+    let name =
+        name.as_ref().and_then(|name| name.cast::<PyString>().ok()).and_then(|name| name.to_str().ok());
     Name::of(name.unwrap_or_default())
 }
 
@@ -150,7 +151,10 @@ pub(super) fn waiter<'py>(task: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>>
 }
 
 /// The frame of a coroutine or its like, and what that awaits.
-fn suspended<'py>(object: &Bound<'py, PyAny>, kind: Awaitable) -> Option<(Frame<'py>, Option<Bound<'py, PyAny>>)> {
+fn suspended<'py>(
+    object: &Bound<'py, PyAny>,
+    kind: Awaitable,
+) -> Option<(Frame<'py>, Option<Bound<'py, PyAny>>)> {
     let py = object.py();
     let (frame, inner) = match kind {
         Awaitable::Coroutine => (intern!(py, "cr_frame"), intern!(py, "cr_await")),
@@ -265,7 +269,8 @@ fn by_future(waiter: &Bound<'_, PyAny>) -> Kind {
     if waiter.cast_exact::<crate::event_loop::sockets::SocketWait>().is_ok() {
         return Kind::Socket;
     }
-    if attribute(waiter, intern!(py, "_children")).is_some_and(|children| children.is_instance_of::<PyList>()) {
+    if attribute(waiter, intern!(py, "_children")).is_some_and(|children| children.is_instance_of::<PyList>())
+    {
         return Kind::Gather;
     }
     let callbacks = attribute(waiter, intern!(py, "_callbacks"));
@@ -291,7 +296,9 @@ fn by_future(waiter: &Bound<'_, PyAny>) -> Kind {
 }
 
 /// What runs in a task: its code, if that can be known, and its frame.
-pub(super) fn coroutine_of<'py>(task: &Bound<'py, PyAny>) -> (Option<Point<'py>>, Option<Frame<'py>>, String) {
+pub(super) fn coroutine_of<'py>(
+    task: &Bound<'py, PyAny>,
+) -> (Option<Point<'py>>, Option<Frame<'py>>, String) {
     let py = task.py();
     let Some(coroutine) = attribute(task, intern!(py, "_coro")) else { return (None, None, String::new()) };
     let kind = awaitable(&coroutine);

@@ -103,6 +103,10 @@ impl Stream {
     /// Takes note of what the receive operation says. Runs no Python code: the delivery is queued.
     pub(crate) fn received(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>, received: Received) {
         let py = event_loop.py();
+        if let Received::Data(chunk) = &received {
+            event_loop.get().received(chunk.len());
+            event_loop.get().trace_received(py, this, chunk.len());
+        }
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
             let work = Work::Stream(this.clone_ref(py), StreamWork::Deliver);
@@ -291,6 +295,8 @@ impl Stream {
         let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
             Ok(0) => Self::end_received(this, event_loop, audience),
             Ok(count) => {
+                event_loop.get().received(count);
+                event_loop.get().trace_received(py, this, count);
                 let received = &scratch[..count];
                 Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
             }
@@ -368,11 +374,14 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         let fd = descriptor::borrow(fd);
         if buffered {
-            let fill = |memory: &mut [u8]| socket::receive(fd, memory);
+            let fill = |memory: &mut [u8]| {
+                socket::receive(fd, memory).inspect(|count| event_loop.get().received(*count))
+            };
             return match Self::fill_buffer(this, event_loop, audience, fill)? {
                 Filled::End => Self::end_received(this, event_loop, audience),
                 Filled::Nothing => Ok(()),
                 Filled::Bytes(count) => {
+                    event_loop.get().trace_received(py, this, count);
                     let stop = this.get().state.with(py, |state| state.has_read(count));
                     cancel(event_loop, stop);
                     Ok(())
@@ -407,6 +416,8 @@ impl Stream {
                 }
             };
             let length = data.as_bytes().len();
+            event_loop.get().received(length);
+            event_loop.get().trace_received(py, this, length);
             let stop = this.get().state.with(py, |state| state.has_read(length));
             cancel(event_loop, stop);
             if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
@@ -436,6 +447,8 @@ impl Stream {
         let mut fed = Ok(true);
         let mut data = None;
         if let Ok(count @ 1..) = received {
+            event_loop.get().received(count);
+            event_loop.get().trace_received(py, this, count);
             let bytes = &scratch[..count];
             let stop = this.get().state.with(py, |state| state.has_read(count));
             cancel(event_loop, stop);
