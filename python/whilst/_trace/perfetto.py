@@ -164,5 +164,5 @@ class _Converter:
         return event
 
 
-def _meta(name: str, process: int, thread: int, **arguments: object) -> Event:
+def _meta(name: str, process: int, thread: int, /, **arguments: object) -> Event:
     return {"ph": "M", "name": name, "pid": process, "tid": thread, "args": arguments}
