@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whilst._metrics import Metrics
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
+    from whilst._trace import trace
     from whilst._whilst import __version__
 
 # Not `open`, which `from whilst import *` would put into the place of the builtin one.
@@ -32,6 +33,7 @@ __all__ = [
     "install",
     "new_event_loop",
     "run",
+    "trace",
     "uninstall",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "new_event_loop": "whilst._loop",
     "open": "whilst._files",
     "run": "whilst._run",
+    "trace": "whilst._trace",
     "uninstall": "whilst._install",
 }
 
