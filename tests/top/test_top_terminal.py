@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Program, environment, line_of, running
+from programs import TWO_LOOPS, Program, environment, line_of, running
 from terminal import SECONDS, Terminal
 from whilst import _control
 
 TOP = [sys.executable, "-m", "whilst", "top"]
-
-pytestmark = pytest.mark.usefixtures("driver")
 
 
 @pytest.fixture
@@ -73,6 +71,7 @@ def printed_here(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.usefixtures("driver")
 class TestOnATerminal:
     def test_a_loaded_server_is_readable_at_80_by_24(self, tmp_path: Path) -> None:
         with (
@@ -193,6 +192,18 @@ class TestOnATerminal:
             terminal.send("\x1b")
             terminal.shows("ticker")
 
+    def test_a_program_with_two_loops(self, tmp_path: Path) -> None:
+        with (
+            running(tmp_path, source=TWO_LOOPS) as program,
+            top(tmp_path, program.pid, columns=120) as terminal,
+        ):
+            terminal.shows("loop 1 of 2 (MainThread)", "in the main thread")
+            terminal.send("l")
+            terminal.shows("loop 2 of 2 (another)", "in another thread")
+            terminal.until(lambda text: re.search(r"^/s +iterations \d", text, re.M))
+            terminal.send("l")
+            terminal.shows("loop 1 of 2", "in the main thread")
+
     def test_pausing(self, tmp_path: Path, program: Program) -> None:
         with top(tmp_path, program.pid, "--interval", "0.1") as terminal:
             terminal.shows("now  tasks 2 ")
@@ -226,6 +237,8 @@ class TestOnATerminal:
             assert terminal.ends() == 128 + signal.SIGTERM
             assert terminal.received.rindex(b"\x1b[?1049l") > terminal.received.rindex(b"\x1b[?1049h")
 
+
+class TestKindsOfTerminals:
     @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
     def test_terminals(self, tmp_path: Path, program: Program, term: str) -> None:
         with top(tmp_path, program.pid, TERM=term) as terminal:
@@ -277,6 +290,12 @@ class TestWithoutAPid:
             terminal.send("\r")
             terminal.shows(f"pid {second} ")
 
+    def test_one_of_several_is_chosen_without_a_screen(self, tmp_path: Path, program: Program) -> None:
+        with running(tmp_path) as other, Terminal(HERE, environment(tmp_path, TERM="dumb")) as terminal:
+            terminal.shows("cannot be drawn on", f"{program.pid}  ", f"{other.pid}  ", "\nPID:")
+            terminal.send(f"{other.pid}\n")
+            terminal.shows(f"pid {other.pid} ")
+
     def test_choosing_none(self, tmp_path: Path, program: Program) -> None:
         with running(tmp_path), top_here(tmp_path) as terminal:
             terminal.shows("which program?")
@@ -317,6 +336,7 @@ class TestWithoutAPid:
 
 
 class TestPrinted:
+    @pytest.mark.usefixtures("driver")
     def test_json(self, tmp_path: Path) -> None:
         with running(tmp_path, tasks=5) as program, program.loaded(5):
             seen = printed(tmp_path, "--json", "--interval", "0.3", program.pid)

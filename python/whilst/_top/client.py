@@ -49,7 +49,7 @@ class Client:
             raise Ended from None
 
     def receive(self) -> dict[str, Any] | None:
-        """The next answer, or None where it is not all there yet. Raises :exc:`Ended`."""
+        """The next answer, or None where it is not all there yet. Raises :exc:`Ended` and :exc:`Unreachable`."""
         while b"\n" not in self._received:
             try:
                 data = self._socket.recv(1 << 18)
@@ -63,8 +63,8 @@ class Client:
         line, _, rest = self._received.partition(b"\n")
         self._received = rest
         answer = json.loads(line)
-        if not isinstance(answer, dict):
-            raise Unreachable(f"process {self.pid} answers in another language")
+        if not isinstance(answer, dict) or answer.get("protocol") != _control.PROTOCOL:
+            raise Unreachable(f"process {self.pid} answers as another version of whilst does")
         return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
