@@ -136,7 +136,7 @@ def test_the_summary(show: Show) -> None:
     summary = page.locator("#summary").inner_text()
     assert "15 tasks in 1.00 s" in summary
     assert "12 returned, 1 raised, 1 cancelled, 1 still pending" in summary.replace("\u202f", " ")
-    assert "31 %" in summary
+    assert "31\u00a0%" in summary
     holds = page.locator("h3:has-text('Longest holds') + table").inner_text()
     assert "52.0 ms" in holds.splitlines()[0]
     assert "Feed.data_received" in holds

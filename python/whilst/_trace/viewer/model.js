@@ -281,9 +281,10 @@ class Model {
     return { path: whole, file: baseName(whole), line, function: this.string(name), source: this.string(source) };
   }
 
-  /** The coroutine's name without what it is nested in: "handle" of "Server.serve.<locals>.handle". */
+  /** The coroutine's name without what it is nested in: "handle" of "Server.serve.<locals>.handle", nor a class, if that is long. */
   coroName(task) {
-    return this.string(this.coro[task]).split("<locals>.").at(-1) || this.string(this.name[task]) || "task";
+    const name = this.string(this.coro[task]).split("<locals>.").at(-1);
+    return (name.length > 26 ? name.slice(name.lastIndexOf(".") + 1) : name) || this.string(this.name[task]) || "task";
   }
 
   /** Its name, where somebody has given it one; asyncio's own are "Task-1" and so on. */
