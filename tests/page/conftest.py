@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it.
+@pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium; Playwright's own is not downloaded."""
     chromium = shutil.which("chromium")
