@@ -343,9 +343,20 @@ def test_dark_and_light(show: Show, scheme: str, dark: bool) -> None:
 
 def test_what_was_dropped_is_said(show: Show) -> None:
     assert show(records.introduction()).locator("#notice").is_hidden()
-    notice = show(records.introduction(dropped=12_345)).locator("#notice")
+    notice = show(records.introduction(dropped=12_345, dropped_tasks=1)).locator("#notice")
     assert notice.is_visible()
-    assert "12\u202f345 events of the beginning were dropped" in notice.inner_text()
+    assert "12\u202f345 events and 1 task of the beginning were dropped" in notice.inner_text()
+
+
+def test_time_of_which_events_were_dropped_does_not_look_busy(show: Show) -> None:
+    """The loop polled then too, but that is what was dropped."""
+    record = records.Record(dropped=10)
+    task = record.task("old", 0, 1000)
+    record.run(task, 800, 900)
+    record.poll(900, 1000)
+    page = show(record.finish(1000))
+    assert "50" in page.locator("#tree .row", has_text="Loop busy").inner_text()
+    assert "What is shown begins after 800" in page.locator("#notice").inner_text()
 
 
 HOSTILE = (

@@ -81,7 +81,7 @@ class Spans {
 
 /** A loop, or several of which each began when the one before had ended, as calls of asyncio.run do: what one row tells of. */
 class LoopLane {
-  constructor(record, loops, duration) {
+  constructor(record, loops, duration, known) {
     const { begin, end } = record.loops ?? { begin: [0], end: [duration] };
     const has = new Set(loops);
     const own = (columns) => {
@@ -89,7 +89,10 @@ class LoopLane {
       const mine = columns.loop ? all.filter((index) => has.has(columns.loop[index])) : all;
       return new Spans(columns.begin, columns.end, mine);
     };
-    this.alive = new Spans(begin, end.map((moment) => (moment < 0 ? duration : moment)), Uint32Array.from(loops));
+    // A poll that was dropped must not look like work.
+    const from = begin.map((moment) => Math.max(moment, known));
+    const to = end.map((moment, loop) => Math.max(moment < 0 ? duration : moment, from[loop]));
+    this.alive = new Spans(from, to, Uint32Array.from(loops));
     this.idle = own(record.polls_at ?? NOTHING);
     this.slow = own(record.callbacks ?? NOTHING);
   }
@@ -119,6 +122,7 @@ class Model {
     this.readTasks(tasks);
     this.readSegments(runs, waits);
     this.readChildren();
+    this.readKnown(record);
     this.readLoops(record);
     this.readTransports(record.transports, record.bytes);
     this.begins = this.begin.slice().sort();
@@ -223,6 +227,15 @@ class Model {
     this.firstChild = first;
   }
 
+  /** From when on all is in the record: when the oldest event was, if older ones have been dropped. */
+  readKnown(record) {
+    this.known = 0;
+    if (!(record.dropped > 0)) return;
+    const moments = [record.runs.begin, record.polls_at?.begin, record.callbacks?.begin, record.bytes?.at];
+    this.known = this.duration;
+    for (const column of moments) for (const moment of column ?? []) this.known = Math.min(this.known, moment);
+  }
+
   /** Loops of several threads have lanes beside each other. */
   readLoops(record) {
     const { begin, end } = record.loops ?? { begin: [0], end: [this.duration] };
@@ -234,7 +247,7 @@ class Model {
       lane.loops.push(loop);
       lane.end = end[loop] < 0 ? Infinity : end[loop];
     }
-    this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration));
+    this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration, this.known));
     const callbacks = record.callbacks ?? { ...NOTHING, name: [], place: [] };
     this.slow = {
       count: callbacks.begin.length,
