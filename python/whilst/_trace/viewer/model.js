@@ -4,6 +4,8 @@
 // task's "segments" are all[first[task]] up to all[first[task + 1]]. What is drawn or told is found from there by bisection.
 
 const NONE = -1;
+/** A task that has its first turn within so many µs is not told to have waited for it. */
+const LATE = 1000;
 const OUTCOMES = ["pending", "returned", "raised", "cancelled"];
 const [PENDING, RETURNED, RAISED, CANCELLED] = OUTCOMES.keys();
 
@@ -120,9 +122,9 @@ class Model {
     this.stacks = record.stacks ?? [];
     this.duration = Math.max(record.duration, 1);
     this.readTasks(tasks);
+    this.readKnown(record);
     this.readSegments(runs, waits);
     this.readChildren();
-    this.readKnown(record);
     this.readLoops(record);
     this.readTransports(record.transports, record.bytes);
     this.begins = this.begin.slice().sort();
@@ -153,17 +155,21 @@ class Model {
   readSegments(runs, waits) {
     const runCount = runs.begin.length;
     const waitCount = waits.begin.length;
-    const total = runCount + waitCount;
+    const runOrder = inOrder(runs.begin);
+    const waitOrder = inOrder(waits.begin);
+    const late = this.startedLate(runs, runOrder);
     const first = new Uint32Array(this.taskCount + 1);
     for (const task of runs.task) first[task + 1]++;
     for (const task of waits.task) first[task + 1]++;
+    for (const task of late) first[task + 1]++;
+    const total = runCount + waitCount + late.size;
     for (let task = 0; task < this.taskCount; task++) first[task + 1] += first[task];
     this.first = first;
     this.segmentCount = total;
     this.segmentBegin = new Float64Array(total);
     this.segmentEnd = new Float64Array(total);
     this.segmentKind = new Uint8Array(total);
-    // Of a wait its index in the record; of a run -1.
+    // Of a wait its index in the record; of a run, and of the time before the first, -1.
     this.segmentWait = new Int32Array(total).fill(NONE);
     this.waitOn = Int32Array.from(waits.on);
     this.waitPlace = Int32Array.from(waits.place);
@@ -174,8 +180,6 @@ class Model {
       if (!kinds.has(string)) kinds.set(string, kindIndex(this.strings[string]));
       return kinds.get(string);
     };
-    const runOrder = inOrder(runs.begin);
-    const waitOrder = inOrder(waits.begin);
     const next = first.slice();
     let run = 0;
     let wait = 0;
@@ -183,7 +187,14 @@ class Model {
       const r = runOrder[run];
       const w = waitOrder[wait];
       if (wait === waitCount || (run < runCount && runs.begin[r] <= waits.begin[w])) {
-        const at = next[runs.task[r]]++;
+        const task = runs.task[r];
+        if (next[task] === first[task] && late.has(task)) {
+          const at = next[task]++;
+          this.segmentBegin[at] = this.begin[task];
+          this.segmentEnd[at] = runs.begin[r];
+          this.segmentKind[at] = READY;
+        }
+        const at = next[task]++;
         this.segmentBegin[at] = runs.begin[r];
         this.segmentEnd[at] = runs.end[r] < 0 ? this.duration : runs.end[r];
         run++;
@@ -212,6 +223,20 @@ class Model {
       }
       this.ran[task] = ran;
     }
+  }
+
+  /** Tasks whose first turn came late: from its creation on a task is ready. */
+  startedLate(runs, runOrder) {
+    const seen = new Uint8Array(this.taskCount);
+    const late = new Set();
+    for (const run of runOrder) {
+      const task = runs.task[run];
+      if (seen[task]) continue;
+      seen[task] = 1;
+      // The first run of a task that began before the oldest event may not be its first one.
+      if (runs.begin[run] - this.begin[task] >= LATE && (this.known === 0 || this.begin[task] >= this.known)) late.add(task);
+    }
+    return late;
   }
 
   /** Who made whom; those that nobody of the record has made are the children of `taskCount`. */

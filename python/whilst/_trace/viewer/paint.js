@@ -330,7 +330,7 @@ class Painter {
       context.fillStyle = palette.kinds[kind];
       context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
     }
-    context.fillStyle = KINDS[kind].name === "ready" ? palette.onReady : palette.text;
+    context.fillStyle = kind === READY ? palette.onReady : palette.text;
     context.fillText(text, at, middle);
   }
 

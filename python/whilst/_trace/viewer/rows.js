@@ -297,8 +297,10 @@ class Rows {
         const group = this.groups[item];
         return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}` };
       }
-      case Row.LANE:
-        return { name: "", beside: plural(this.laneAt(row).tasks.length, "task") };
+      case Row.LANE: {
+        const { tasks } = this.laneAt(row);
+        return { name: "", beside: tasks.length === 1 ? model.string(model.name[tasks[0]]) : `${countText(tasks.length)} tasks` };
+      }
       case Row.TRAFFIC:
         return { name: "all", beside: `${bytesText(model.traffic.in.at(-1))} in, ${bytesText(model.traffic.out.at(-1))} out` };
       default: {
