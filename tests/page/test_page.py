@@ -511,3 +511,34 @@ def rest(page: "Page") -> float:
     page.wait_for_selector("#lanes:not([data-moving])")
     begin, end = span(page)
     return end - begin
+
+
+def test_zoom_and_pan_by_touch(show: Show) -> None:
+    page = show(records.introduction())
+    row = row_of(page, "Task-1")
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *xs: float) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, x in enumerate(xs)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    begin, end = span(page)
+    x, y = lane_point(page, row, 500_000)
+    other, _ = lane_point(page, row, 1_000_000)
+    fingers("touchStart", x)
+    fingers("touchStart", x, other)
+    for step in range(1, 6):
+        fingers("touchMove", x, other + 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    close = span(page)
+    assert close[1] - close[0] == pytest.approx((end - begin) * (other - x) / (other + 100 - x), rel=0.02)
+    # The finger that was still holds what it was on.
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x, abs=3)
+    fingers("touchStart", x)
+    for step in range(1, 6):
+        fingers("touchMove", x - 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x - 100, abs=25)
+    touch.detach()
