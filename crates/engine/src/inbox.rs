@@ -97,7 +97,7 @@ impl Waker {
     }
 
     /// Whether somebody has called since the last wait; takes no note of it.
-    pub(crate) fn is_notified(&self) -> bool {
+    pub fn is_notified(&self) -> bool {
         self.state.load(Ordering::Acquire) == NOTIFIED
     }
 

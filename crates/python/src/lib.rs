@@ -40,6 +40,8 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::stream::WARN.get(py)?;
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::watch_by_default, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::end_watching, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
     trace::add_functions(module)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)

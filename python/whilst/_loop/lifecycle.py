@@ -46,7 +46,7 @@ class Lifecycle(Signals, Processes):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
-        self._number = running.remember(self)
+        running.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
@@ -161,6 +161,7 @@ class Lifecycle(Signals, Processes):
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+            self.call_soon_threadsafe(self._look_after_again)
 
 
 def give_way() -> None:

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event, Interest};
 
+use super::observing::WATCHDOG;
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
@@ -37,6 +38,7 @@ impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        Self::look_after(this)?;
         let mut left_out = 0;
         if trace::is_on() {
             trace::run_begins(core, this.py());
@@ -52,6 +54,7 @@ impl LoopCore {
         if core.is_watched() {
             Self::run_watched_ends(this);
         }
+        core.look_away(this.py());
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
@@ -239,7 +242,7 @@ impl LoopCore {
 
     #[inline]
     fn perform(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
-        if this.get().is_watched() {
+        if this.get().is_watched_by(!WATCHDOG) {
             return Self::perform_watched(this, work);
         }
         Self::perform_unwatched(this, work)

@@ -17,12 +17,13 @@ pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
 pub(crate) mod waiting;
+pub(crate) mod watchdog;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -40,6 +41,7 @@ use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
 use self::waiting::Patience;
+use self::watchdog::Guard;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
@@ -146,6 +148,9 @@ pub(crate) struct LoopCore {
     watchers: AtomicU8,
     /// Where the loop is in the [trace](crate::trace) that it was last in.
     pub(crate) lane: AtomicU64,
+    guard: Guard,
+    /// Pieces of work, counted while [`observing::SUSPECTED`].
+    pieces: AtomicU32,
     closed: AtomicBool,
     stopping: AtomicBool,
     /// Many callbacks have been queued in this iteration.
@@ -208,6 +213,8 @@ impl LoopCore {
             thread: AtomicU64::new(0),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             lane: AtomicU64::new(0),
+            guard: Guard::new()?,
+            pieces: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
@@ -275,6 +282,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.guard.traverse(&mut see);
         self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
@@ -283,6 +291,7 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        self.guard.clear(py);
         drop(self.future_keywords.with(py, Option::take));
     }
 }
@@ -307,8 +316,9 @@ impl LoopCore {
             self.note_how_many(state);
             state.driver.is_none()
         });
-        if waits {
-            // So this is another thread, or the loop is closed.
+        // If so this is another thread, or the loop is closed. A wake that is noted already is for the wait that goes on now: what
+        // came before this wait was seen under the same lock as the driver taken, and the next wait will see what is queued here.
+        if waits && !self.inbox.waker().is_notified() {
             self.wake();
         }
     }

@@ -24,9 +24,10 @@ pub(crate) const DEBUG: u8 = 1;
 pub(crate) const TRACE: u8 = 2;
 /// Somebody has asked for times: `loop.metrics()`.
 pub(crate) const METRICS: u8 = 4;
-/// A thread looks after callbacks that hold the loop for long.
-#[allow(dead_code)]
+/// A thread looks after callbacks that hold the loop for long ([`super::watchdog`]). It wants to know of waits only.
 pub(crate) const WATCHDOG: u8 = 8;
+/// It wants to know of each piece of work, too. It says so itself, from its own thread.
+pub(crate) const SUSPECTED: u8 = 16;
 
 /// A transport, as a trace has it.
 pub(crate) trait Traced: Instance {
@@ -92,7 +93,11 @@ impl LoopCore {
         let core = this.get();
         core.time_wait_begins(this.py());
         let begin = core.is_watched_by(TRACE).then(nanoseconds);
-        let waited = Self::wait_for_work(this);
+        let waited = if core.is_watched_by(WATCHDOG) {
+            Self::waiting(this, || Self::wait_for_work(this))
+        } else {
+            Self::wait_for_work(this)
+        };
         core.time_wait_ended(this.py());
         if let Some(begin) = begin {
             trace::waited(core, this.py(), begin);
@@ -120,6 +125,9 @@ impl LoopCore {
     #[inline(never)]
     pub(super) fn perform_watched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
         let core = this.get();
+        if core.is_watched_by(SUSPECTED) {
+            core.count_piece();
+        }
         let traced = if core.is_watched_by(TRACE) { trace::work_begins(this, &work) } else { None };
         let result = if core.is_debug() {
             Self::perform_in_debug_mode(this, work)

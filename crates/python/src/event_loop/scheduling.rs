@@ -190,7 +190,8 @@ impl LoopCore {
     /// Moves what other threads have sent to the ready queue.
     #[inline]
     pub(super) fn take_inbox(&self, py: Python<'_>) {
-        if !self.inbox.is_empty() {
+        // With a GIL nobody uses it.
+        if cfg!(Py_GIL_DISABLED) && !self.inbox.is_empty() {
             self.empty_inbox(py);
         }
     }
@@ -323,16 +324,17 @@ fn send<T: AnyHandle>(
     let py = this.py();
     let core = this.get();
     let handle: Object<T> = LoopCore::make_handle(this, "call_soon_threadsafe", arguments, 0, 0.0)?;
-    if core.thread.load(Ordering::Relaxed) == this_thread() {
+    // Another thread may have closed it since.
+    core.check_open()?;
+    // With a GIL this thread has the loop's state for itself. Without one, threads that send many meet at the inbox, where the loop
+    // comes once an iteration, rather than at the state, which it looks into all the time.
+    if cfg!(not(Py_GIL_DISABLED)) || core.thread.load(Ordering::Relaxed) == this_thread() {
         core.push(py, work(handle.clone_ref(py)));
-    } else {
-        core.inbox
-            .push(work(handle.clone_ref(py)))
-            .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
-        if core.inbox.len() == MANY {
-            core.many_ready.store(true, Ordering::Relaxed);
-        }
+        return Ok(handle.into_any());
     }
+    core.inbox
+        .push(work(handle.clone_ref(py)))
+        .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
     Ok(handle.into_any())
 }
 

@@ -57,9 +57,13 @@ class App {
   writeLegend() {
     const there = new Set(this.model.segmentKind);
     there.add(RUN);
-    byId("legend").replaceChildren(...[...there].sort((a, b) => a - b).map((kind) =>
-      element("span", {}, element("canvas", { class: "swatch", "data-kind": kind, "aria-hidden": "true" }), KINDS[kind].label)),
-      element("span", {}, element("i", { class: "swatch path" }), "critical path"));
+    const colours = [["path", "critical path"]];
+    if (this.model.slow.count > 0) colours.push(["slow", "slow callback"]);
+    if (this.model.traffic.count > 0) colours.push(["in", "bytes in"], ["out", "bytes out"]);
+    byId("legend").replaceChildren(
+      ...[...there].sort((a, b) => a - b).map((kind) =>
+        element("span", {}, element("canvas", { class: "swatch", "data-kind": kind, "aria-hidden": "true" }), KINDS[kind].label)),
+      ...colours.map(([name, text]) => element("span", {}, element("i", { class: `swatch ${name}` }), text)));
   }
 
   paintLegend() {

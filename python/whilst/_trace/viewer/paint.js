@@ -8,7 +8,7 @@ class Palette {
   constructor(ratio) {
     const style = getComputedStyle(document.documentElement);
     const read = (name) => style.getPropertyValue(name).trim();
-    const names = ["ground", "stripe", "line", "text", "faint", "life", "accent", "path", "hold", "raised", "bytes-in", "bytes-out", "load", "on-run"];
+    const names = ["ground", "stripe", "line", "text", "faint", "life", "accent", "path", "hold", "raised", "bytes-in", "bytes-out", "load", "on-run", "on-ready"];
     for (const name of names) this[name.replace(/-(.)/g, (_, letter) => letter.toUpperCase())] = read(`--${name}`);
     const other = read("--kind-future");
     this.kinds = KINDS.map((kind) => read(`--kind-${kind.name}`) || other);
@@ -311,7 +311,7 @@ class Painter {
       context.fillStyle = palette.kinds[kind];
       context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
     }
-    context.fillStyle = palette.text;
+    context.fillStyle = KINDS[kind].name === "ready" ? palette.onReady : palette.text;
     context.fillText(text, at, middle);
   }
 

@@ -95,7 +95,7 @@ class Group {
     const endOf = [];
     const busy = new Heap((lane) => endOf[lane]);
     const free = new Heap((lane) => lane);
-    const order = this.packed.slice().sort((a, b) => begin[a] - begin[b] || a - b);
+    const order = this.packed.slice().sort((a, b) => begin[a] - begin[b] || end[a] - end[b] || a - b);
     for (const task of order) {
       while (busy.items.length > 0 && endOf[busy.least] <= begin[task]) free.push(busy.pop());
       const lane = free.items.length > 0 ? free.pop() : lanes.push([]) - 1;
