@@ -82,7 +82,7 @@ def address(pid: int, uid: int | None = None) -> str:
 
 def programs(uid: int | None = None) -> list[int]:
     """The processes of a user that have a socket, or had one when they were killed."""
-    found = set()
+    found: set[int] = set()
     for folder in folders(uid):
         with contextlib.suppress(OSError):
             found.update(pid for name in os.listdir(folder) if (pid := _pid_of(name)) is not None)

@@ -135,3 +135,22 @@ def test_the_load_is_what_polls_leave(functions: "Page") -> None:
         record.finish(400),
     )
     assert loads == pytest.approx([1, 0, 0.5, 0.5, 0])
+
+
+def test_loops_of_several_threads_have_loads_of_their_own(functions: "Page") -> None:
+    """Two that follow each other are one lane, and where there is no loop there is no load."""
+    record = records.Record()
+    for begin, end in ((100, 400), (100, 1000), (500, 600)):
+        record.loop(begin, end)
+    record.poll(150, 250, 0)
+    record.poll(200, 1000, 1)
+    record.poll(500, 550, 2)
+    loads = functions.evaluate(
+        "(record) => new Model(record).loops.map((loop) =>"
+        " [[0, 100], [100, 150], [150, 250], [400, 500], [500, 600], [200, 1000]]"
+        ".map(([from, to]) => loop.load(from, to)))",
+        record.finish(1000),
+    )
+    assert len(loads) == 2
+    assert loads[0] == pytest.approx([0, 1, 0, 0, 0.5, 0.25])
+    assert loads[1] == pytest.approx([0, 1, 0.5, 0, 0, 0])

@@ -305,7 +305,7 @@ def test_steps_by_keyboard(show: Show) -> None:
 
 def test_many_siblings_are_a_group_of_lanes(show: Show) -> None:
     page = show(records.many(2_000))
-    group = page.locator("#tree .row", has_text="at once")
+    group = page.locator("#tree .row", has_text="handle")
     assert "1\u202f999" in group.inner_text()
     assert group.get_attribute("aria-expanded") == "false"
     group.click()
@@ -320,21 +320,25 @@ def test_many_siblings_are_a_group_of_lanes(show: Show) -> None:
     assert "line = await reader.readline()" in page.locator("#story").inner_text()
 
 
-def test_dark_and_light(show: Show) -> None:
-    def ground(page: "Page") -> int:
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(int(part) for part in colour.strip("rgb()").split(","))
+@pytest.mark.parametrize(("scheme", "dark"), [("dark", True), ("light", False)])
+def test_dark_and_light(show: Show, scheme: str, dark: bool) -> None:
+    page = show(records.introduction(), color_scheme=scheme)
 
-    for scheme, dark in (("dark", True), ("light", False)):
-        page = show(records.introduction(), color_scheme=scheme)
-        assert (ground(page) < 200) is dark
-        assert colour(page, row_of(page, "Task-1"), 500_000) == "sleep"
-        page.keyboard.press("t")
+    def is_dark() -> bool:
         frame(page)
-        assert (ground(page) < 200) is not dark
         assert colour(page, row_of(page, "Task-1"), 500_000) == "sleep"
-        page.locator("#theme").click()
-        assert (ground(page) < 200) is dark
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in ground.strip("rgb()").split(",")) < 200
+
+    assert is_dark() is dark
+    page.keyboard.press("t")
+    assert is_dark() is not dark
+    # It is remembered.
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert is_dark() is not dark
+    page.locator("#theme").click()
+    assert is_dark() is dark
 
 
 def test_what_was_dropped_is_said(show: Show) -> None:
@@ -470,3 +474,29 @@ def test_tasks_that_wait_for_each_other(show: Show) -> None:
     record.wait(two, "task", 10, 1000, on=one)
     page = show(record.finish(1000))
     assert page.locator("#critical li").count() >= 1
+
+
+def test_keys_in_quick_succession_add_up(show: Show) -> None:
+    """With motion each is on its way while the next one comes."""
+    page = show(records.introduction())
+    page.emulate_media(reduced_motion="no-preference")
+    begin, end = span(page)
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert rest(page) == pytest.approx((end - begin) * 0.6**5)
+    page.locator("#tree .row", has_text="Task-1").click()
+    for _ in range(3):
+        page.keyboard.press(".")
+    rest(page)
+    # The third step, a run at the very end.
+    begin, end = span(page)
+    assert begin > 2_001_000
+    assert end < 2_002_000
+
+
+def rest(page: "Page") -> float:
+    """Waits until nothing moves; how much time is seen then, in µs."""
+    frame(page)
+    page.wait_for_selector("#lanes:not([data-moving])")
+    begin, end = span(page)
+    return end - begin

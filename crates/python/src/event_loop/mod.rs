@@ -150,6 +150,8 @@ pub(crate) struct LoopCore {
     pieces: AtomicU32,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
+    untouched: AtomicBool,
     /// Many callbacks have been queued in this iteration.
     many_ready: AtomicBool,
     /// Many timers wait.
@@ -213,6 +215,7 @@ impl LoopCore {
             pieces: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            untouched: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
             many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),

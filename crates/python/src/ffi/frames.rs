@@ -11,6 +11,13 @@ use super::imports::Import;
 /// The deepest stack that is taken whole; of a deeper one, its innermost frames.
 const DEEPEST: usize = 300;
 
+static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
+
+/// Looks up what [`stack_of`] needs.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    CURRENT_FRAMES.get(py).map(drop)
+}
+
 /// What is taken of a frame.
 struct Moment<'py> {
     code: Bound<'py, PyAny>,
@@ -27,7 +34,6 @@ pub(crate) fn stack_of<'py>(
     py: Python<'py>,
     thread: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyList>>> {
-    static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
     let frames = CURRENT_FRAMES.get(py)?.call0()?;
     let Some(innermost) = frames.cast::<PyDict>()?.get_item(thread)? else { return Ok(None) };
     let mut moments = Vec::with_capacity(DEEPEST);

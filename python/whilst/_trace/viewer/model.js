@@ -53,9 +53,11 @@ function countAlive(begins, ends, from, to) {
 
 /** Spans of time that do not overlap, with the sum of their lengths up to each: how much of any span they cover is two bisections. */
 class Spans {
-  constructor(begins, ends) {
-    const order = inOrder(begins);
+  /** Of columns those with the given indices, or all. */
+  constructor(begins, ends, indices = Uint32Array.from({ length: begins.length }, (_, index) => index)) {
+    const order = inOrder(indices.map((index) => begins[index])).map((at) => indices[at]);
     this.count = order.length;
+    /** Where in the columns each of them is. */
     this.order = order;
     this.begin = Float64Array.from(order, (index) => begins[index]);
     this.end = Float64Array.from(order, (index) => ends[index]);
@@ -77,18 +79,47 @@ class Spans {
   }
 }
 
+/** A loop, or several of which each began when the one before had ended, as calls of asyncio.run do: what one row tells of. */
+class LoopLane {
+  constructor(record, loops, duration) {
+    const { begin, end } = record.loops ?? { begin: [0], end: [duration] };
+    const has = new Set(loops);
+    const own = (columns) => {
+      const all = Uint32Array.from({ length: columns.begin.length }, (_, index) => index);
+      const mine = columns.loop ? all.filter((index) => has.has(columns.loop[index])) : all;
+      return new Spans(columns.begin, columns.end, mine);
+    };
+    this.alive = new Spans(begin, end.map((moment) => (moment < 0 ? duration : moment)), Uint32Array.from(loops));
+    this.idle = own(record.polls_at ?? NOTHING);
+    this.slow = own(record.callbacks ?? NOTHING);
+  }
+
+  /** Part of a span in which the loop was there and not blocked in its poll. */
+  load(from, to) {
+    if (to <= from) return 0;
+    const load = (this.alive.covered(from, to) - this.idle.covered(from, to)) / (to - from);
+    // What is left of a difference of large sums is no load.
+    return load < 1e-6 ? 0 : Math.min(1, load);
+  }
+}
+
+const NOTHING = { begin: [], end: [] };
+
 class Model {
   constructor(record) {
     if (record.format !== 1) throw new Error(`this page reads format 1 of a record, not ${record.format}`);
-    this.record = record;
+    // What is not in columns: the program, versions, counts.
+    const { tasks, runs, waits, ...head } = record;
+    this.head = head;
+    this.runCount = runs.begin.length;
     this.strings = record.strings;
     this.places = record.places;
     this.stacks = record.stacks ?? [];
     this.duration = Math.max(record.duration, 1);
-    this.readTasks(record.tasks);
-    this.readSegments(record.runs, record.waits);
+    this.readTasks(tasks);
+    this.readSegments(runs, waits);
     this.readChildren();
-    this.readLoop(record);
+    this.readLoops(record);
     this.readTransports(record.transports, record.bytes);
     this.begins = this.begin.slice().sort();
     this.ends = this.end.slice().sort();
@@ -192,13 +223,26 @@ class Model {
     this.firstChild = first;
   }
 
-  readLoop(record) {
-    const polls = record.polls_at ?? { begin: [], end: [] };
-    this.idle = new Spans(polls.begin, polls.end);
-    const callbacks = record.callbacks ?? { name: [], place: [], begin: [], end: [] };
-    this.slow = new Spans(callbacks.begin, callbacks.end);
-    this.slowName = Int32Array.from(this.slow.order, (index) => callbacks.name[index]);
-    this.slowPlace = Int32Array.from(this.slow.order, (index) => callbacks.place[index]);
+  /** Loops of several threads have lanes beside each other. */
+  readLoops(record) {
+    const { begin, end } = record.loops ?? { begin: [0], end: [this.duration] };
+    const lanes = [];
+    for (const loop of inOrder(begin)) {
+      const free = lanes.find((lane) => lane.end <= begin[loop]);
+      const lane = free ?? { loops: [], end: 0 };
+      if (!free) lanes.push(lane);
+      lane.loops.push(loop);
+      lane.end = end[loop] < 0 ? Infinity : end[loop];
+    }
+    this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration));
+    const callbacks = record.callbacks ?? { ...NOTHING, name: [], place: [] };
+    this.slow = {
+      count: callbacks.begin.length,
+      name: callbacks.name,
+      place: callbacks.place,
+      begin: callbacks.begin,
+      end: callbacks.end,
+    };
   }
 
   readTransports(transports, bytes) {
@@ -272,11 +316,10 @@ class Model {
     return firstAbove(this.segmentEnd, moment, this.first[task], this.first[task + 1]);
   }
 
-  /** Part of a span in which the loop was not blocked in its poll. */
+  /** That of the busiest loop. */
   load(from, to) {
-    if (to <= from) return 0;
-    const load = 1 - this.idle.covered(from, to) / (to - from);
-    // What is left of a difference of large sums is no load.
-    return load < 1e-6 ? 0 : Math.min(1, load);
+    let most = 0;
+    for (const loop of this.loops) most = Math.max(most, loop.load(from, to));
+    return most;
   }
 }

@@ -97,9 +97,13 @@ function paintOverview(canvas, model, view, palette, height) {
   paintAlive(context, model, whole, palette, 2, height - 3);
   paintLoad(context, model, whole, palette, 2, height - 3);
   context.fillStyle = palette.hold;
-  for (let x = 0, at = 0; at < model.slow.count; at = Math.max(at + 1, firstAbove(model.slow.end, whole.moment(x + 1), at, model.slow.count))) {
-    x = whole.x(model.slow.begin[at]);
-    context.fillRect(x, 0, Math.max(2, whole.x(model.slow.end[at]) - x), 4);
+  for (const { slow } of model.loops) {
+    let at = 0;
+    while (at < slow.count) {
+      const x = whole.x(slow.begin[at]);
+      context.fillRect(x, 0, Math.max(2, whole.x(slow.end[at]) - x), 4);
+      at = Math.max(at + 1, firstAbove(slow.end, whole.moment(x + 1), at, slow.count));
+    }
   }
   const from = whole.x(view.begin);
   const to = whole.x(view.end);
@@ -127,13 +131,14 @@ function paintAlive(context, model, view, palette, top, height) {
   context.globalAlpha = 1;
 }
 
-function paintLoad(context, model, view, palette, top, height) {
+/** The load of a loop, or of the busiest of a model's. */
+function paintLoad(context, loops, view, palette, top, height) {
   context.fillStyle = palette.load;
   const from = Math.max(0, Math.floor(view.x(0)));
-  const to = Math.min(view.width, Math.ceil(view.x(model.duration)));
+  const to = Math.min(view.width, Math.ceil(view.x(view.duration)));
   for (let x = from; x < to; x++) {
     const begin = Math.max(0, view.moment(x));
-    const load = model.load(begin, Math.min(model.duration, view.moment(x + 1)));
+    const load = loops.load(begin, Math.min(view.duration, view.moment(x + 1)));
     // What is not nothing must be seen.
     const high = load > 0 ? Math.max(1.5, load * height) : 0;
     context.fillRect(x, top + height - high, 1, high);
@@ -198,10 +203,10 @@ class Painter {
     const barHeight = height - 2 * inset - 1;
     switch (kind) {
       case Row.LOAD:
-        paintLoad(context, model, view, palette, top + 2, height - 3);
+        paintLoad(context, model.loops[item], view, palette, top + 2, height - 3);
         break;
       case Row.SLOW:
-        this.paintSlow(barTop, barHeight);
+        this.paintSlow(model.loops[item].slow, barTop, barHeight);
         break;
       case Row.TASK:
         this.paintTask(item, barTop, barHeight, false);
@@ -231,6 +236,13 @@ class Painter {
       context.strokeStyle = palette.text;
       context.lineWidth = 2;
       context.strokeRect(from - 1, barTop - 2, Math.max(3, to - from) + 2, barHeight + 4);
+      if (this.app.segment >= 0) {
+        const left = Math.max(view.x(model.segmentBegin[this.app.segment]), -3);
+        const right = Math.min(view.x(model.segmentEnd[this.app.segment]), view.width + 3);
+        context.strokeStyle = palette.accent;
+        context.lineWidth = 3;
+        context.strokeRect(left, barTop + 1, Math.max(3, right - left), barHeight - 2);
+      }
       context.lineWidth = 1;
     }
   }
@@ -388,23 +400,28 @@ class Painter {
       context.fillRect(x, top + height - high, 1, high);
     }
     const text = this.fitting(to - from - 8, `${plural(group.tasks.length, "task")}, at most ${countText(group.peak)} at once`);
-    if (text && !group.open) {
+    if (text) {
+      const at = Math.max(from, 0) + 6;
+      const middle = top + height / 2 + 0.5;
+      context.fillStyle = palette.ground;
+      context.globalAlpha = 0.7;
+      context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
+      context.globalAlpha = 1;
       context.fillStyle = palette.text;
-      context.fillText(text, Math.max(from, 0) + 6, top + height / 2 + 0.5);
+      context.fillText(text, at, middle);
     }
   }
 
-  paintSlow(top, height) {
+  paintSlow(slow, top, height) {
     const { context } = this;
     const { model, view, palette } = this.app;
-    const { slow } = model;
     let at = firstAbove(slow.end, view.begin, 0, slow.count);
     while (at < slow.count && slow.begin[at] < view.end) {
       const x1 = Math.max(view.x(slow.begin[at]), -2);
       const width = Math.max(1.5, Math.min(view.x(slow.end[at]), view.width + 2) - x1);
       context.fillStyle = palette.hold;
       context.fillRect(x1, top, width, height);
-      const name = model.string(model.slowName[at]);
+      const name = model.string(model.slow.name[slow.order[at]]);
       const text = this.fitting(width - 8, `${name} ${spanText(slow.end[at] - slow.begin[at])}`, name);
       if (text) {
         context.fillStyle = palette.onRun;

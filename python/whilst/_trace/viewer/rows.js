@@ -170,8 +170,10 @@ class Rows {
       return this.kinds.length - 1;
     };
 
-    add(Row.LOAD, 0, 0);
-    if (model.slow.count > 0) add(Row.SLOW, 0, 0);
+    model.loops.forEach((loop, index) => {
+      add(Row.LOAD, index, 0);
+      if (loop.slow.count > 0) add(Row.SLOW, index, 0);
+    });
 
     add(Row.SECTION, Section.TASKS, 0);
     if (this.sectionOpen[Section.TASKS]) {
@@ -278,14 +280,14 @@ class Rows {
       case Row.SECTION:
         return { name: SECTION_NAMES[item], beside: countText(item === Section.TASKS ? model.taskCount : model.transportCount) };
       case Row.LOAD:
-        return { name: "Loop busy", beside: percentText(model.load(0, model.duration)) };
+        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(0, model.duration)) };
       case Row.SLOW:
-        return { name: "Slow callbacks", beside: countText(model.slow.count) };
+        return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
       case Row.TASK:
         return { name: model.ownName(item) || model.coroName(item), beside: model.ownName(item) ? model.coroName(item) : model.string(model.name[item]) };
       case Row.GROUP: {
         const group = this.groups[item];
-        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}, at most ${countText(group.peak)} at once` };
+        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}` };
       }
       case Row.LANE:
         return { name: "", beside: plural(this.laneAt(row).tasks.length, "task") };

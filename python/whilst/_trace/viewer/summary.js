@@ -32,8 +32,7 @@ class Summary {
 
   head() {
     const { model } = this.app;
-    const { record } = model;
-    const utilisation = record.utilisation ?? model.load(0, model.duration);
+    const utilisation = model.head.utilisation ?? model.load(0, model.duration);
     const ends = [0, 0, 0, 0];
     for (const outcome of model.outcome) ends[outcome]++;
     const ended = [
@@ -47,8 +46,8 @@ class Summary {
       element("p", { class: "faint" }, ended.join(", "), ended.length > 0 ? "." : ""),
       element("dl", { class: "figures" },
         element("div", {}, element("dt", {}, "loop busy"), element("dd", { title: "Part of the time in which callbacks ran" }, percentText(utilisation))),
-        element("div", {}, element("dt", {}, "steps run"), element("dd", {}, countText(record.runs.begin.length))),
-        element("div", {}, element("dt", {}, "polls"), element("dd", { title: "How often the loop asked the kernel, and waited" }, countText(record.polls ?? 0)))),
+        element("div", {}, element("dt", {}, "steps run"), element("dd", {}, countText(model.runCount))),
+        element("div", {}, element("dt", {}, "polls"), element("dd", { title: "How often the loop asked the kernel, and waited" }, countText(model.head.polls ?? 0)))),
     ];
   }
 
@@ -91,8 +90,8 @@ class Summary {
       }),
       ...slow.map(({ index, size }) => ({
         size,
-        text: model.string(model.slowName[index]),
-        place: { ...model.placeAt(model.slowPlace[index]), source: "" },
+        text: model.string(model.slow.name[index]),
+        place: { ...model.placeAt(model.slow.place[index]), source: "" },
         go: () => app.view.focus(model.slow.begin[index], model.slow.end[index]),
       })),
     ].sort((a, b) => b.size - a.size).slice(0, 5);
@@ -104,9 +103,9 @@ class Summary {
   }
 
   foot() {
-    const { record } = this.app.model;
-    const when = record.started ? new Date(record.started * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "";
-    const by = [`whilst ${record.whilst ?? ""}`, record.python && `Python ${record.python}`, record.driver && `the driver ${record.driver}`].filter(Boolean);
+    const { head } = this.app.model;
+    const when = head.started ? new Date(head.started * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "";
+    const by = [`whilst ${head.whilst ?? ""}`, head.python && `Python ${head.python}`, head.driver && `the driver ${head.driver}`].filter(Boolean);
     return [element("p", { class: "faint foot" }, `Recorded${when ? ` on ${when}` : ""} by ${by.join(", ")}.`)];
   }
 
