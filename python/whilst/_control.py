@@ -492,7 +492,7 @@ def _describe_task(task: "asyncio.Task[Any]", frame: "FrameType | None", stacks:
     if kind == "running":
         # Its coroutines are on the stack of the loop's thread.
         places = _stack(frame) or places
-    own = [place for place in places if place[0] and not place[0].startswith(_libraries())]
+    own = [place for place in places if place[0] and not str(place[0]).startswith(_libraries())]
     coroutine: Any = task.get_coro()
     described = {
         "id": id(task),
