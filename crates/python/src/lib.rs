@@ -8,6 +8,7 @@ mod handle;
 mod process;
 mod reentrant;
 mod resolving;
+mod trace;
 mod transport;
 
 use pyo3::prelude::*;
@@ -42,6 +43,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event_loop::watchdog::watch_by_default, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::watchdog::end_watching, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
+    trace::add_functions(module)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 

@@ -22,6 +22,7 @@ use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::handle::{ends_the_run, run};
+use crate::trace;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
@@ -40,6 +41,9 @@ impl LoopCore {
         Self::look_after(this)?;
         let mut left_out = 0;
         core.touch();
+        if trace::is_on() {
+            trace::run_begins(core, this.py());
+        }
         let result = loop {
             if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);

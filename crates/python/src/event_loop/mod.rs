@@ -46,6 +46,7 @@ use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
+use crate::trace;
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
@@ -148,6 +149,8 @@ pub(crate) struct LoopCore {
     guard: Guard,
     /// Pieces of work, counted while [`observing::SUSPECTED`].
     pieces: AtomicU32,
+    /// Where the loop is in the [trace](crate::trace) that it was last in.
+    pub(crate) lane: AtomicU64,
     closed: AtomicBool,
     stopping: AtomicBool,
     /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
@@ -162,7 +165,7 @@ pub(crate) struct LoopCore {
     current_handle: Guarded<Option<Py<PyAny>>>,
     /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
     future_keywords: Guarded<Option<Py<PyDict>>>,
-    driver_name: &'static str,
+    pub(crate) driver_name: &'static str,
 }
 
 #[pymethods]
@@ -210,9 +213,10 @@ impl LoopCore {
             counters: Arc::default(),
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
-            watchers: AtomicU8::new(0),
+            watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             guard: Guard::new()?,
             pieces: AtomicU32::new(0),
+            lane: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             untouched: AtomicBool::new(false),

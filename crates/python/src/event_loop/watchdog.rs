@@ -26,7 +26,7 @@ use super::observing::{SUSPECTED, WATCHDOG};
 use super::{LoopCore, this_thread};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
-use crate::ffi::{frames, native_thread};
+use crate::ffi::{native_thread, thread_stack};
 
 /// The thread looks so many times within the time that a callback may take.
 const LOOKS: u32 = 4;
@@ -282,7 +282,7 @@ impl Watch {
         for import in [&REPORT, &ENDED] {
             import.get(py)?;
         }
-        frames::prepare(py)?;
+        thread_stack::prepare(py)?;
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let identity = this.as_any().getattr("_thread_id")?.unbind();
         let run = Arc::new(Run { core: this.clone().unbind(), thread, identity });
@@ -484,7 +484,7 @@ impl Watcher {
         if !is_there() {
             return Ok(false);
         }
-        let stack = frames::stack_of(py, run.identity.bind(py))?;
+        let stack = thread_stack::stack_of(py, run.identity.bind(py))?;
         if !is_there() {
             return Ok(false);
         }

@@ -105,6 +105,7 @@ impl Stream {
         let py = event_loop.py();
         if let Received::Data(chunk) = &received {
             event_loop.get().received(chunk.len());
+            event_loop.get().trace_received(py, this, chunk.len());
         }
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
@@ -303,6 +304,7 @@ impl Stream {
             Ok(0) => Self::end_received(this, event_loop, audience),
             Ok(count) => {
                 event_loop.get().received(count);
+                event_loop.get().trace_received(py, this, count);
                 let received = &scratch[..count];
                 Self::tell_tls(this, event_loop, audience, |_protocol| {
                     untouched = Tls::receive(tls, py, [received])? && count < MOST_OF_TLS;
@@ -398,6 +400,7 @@ impl Stream {
                 Filled::End => Self::end_received(this, event_loop, audience),
                 Filled::Nothing => Ok(()),
                 Filled::Bytes(count) => {
+                    event_loop.get().trace_received(py, this, count);
                     let stop = this.get().state.with(py, |state| state.has_read(count));
                     cancel(event_loop, stop);
                     Ok(())
@@ -429,6 +432,7 @@ impl Stream {
             };
             let length = data.as_bytes().len();
             event_loop.get().received(length);
+            event_loop.get().trace_received(py, this, length);
             let stop = this.get().state.with(py, |state| state.has_read(length));
             cancel(event_loop, stop);
             if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
@@ -460,6 +464,7 @@ impl Stream {
         let mut data = None;
         if let Ok(count @ 1..) = received {
             event_loop.get().received(count);
+            event_loop.get().trace_received(py, this, count);
             let bytes = &scratch[..count];
             let stop = this.get().state.with(py, |state| state.has_read(count));
             cancel(event_loop, stop);
