@@ -351,7 +351,6 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
-    import platform
     import threading
     import time
 
@@ -364,7 +363,7 @@ def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
     return {
         "program": _program(),
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "whilst": __version__,
         "time": time.time(),
         "uptime": time.monotonic() - began,
