@@ -353,7 +353,6 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def _snapshot(wanted: "Wanted", began: float) -> dict[str, Any]:
-    import platform
     import threading
     import time
 
@@ -366,7 +365,7 @@ def _snapshot(wanted: "Wanted", began: float) -> dict[str, Any]:
     return {
         "program": _program(),
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "whilst": __version__,
         "time": time.time(),
         "uptime": time.monotonic() - began,

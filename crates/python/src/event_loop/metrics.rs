@@ -236,6 +236,9 @@ impl LoopCore {
     ///
     /// A timer that was due before that had to wait for the GIL, or for a processor: so long the iteration is late from its beginning.
     pub(super) fn time_wait_ended(&self, py: Python<'_>) {
+        if !self.is_watched_by(METRICS) {
+            return;
+        }
         let due = self.state.with(py, |state| state.timers.next_deadline());
         self.with_times(py, |times| {
             let (began, now) = (times.phase_since, now());
