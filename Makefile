@@ -30,7 +30,7 @@ WHEELS := build/wheels-$(TAG)
 STAGE := scripts/stage
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+PYTHON_SOURCES := $(shell find python -type f -not -name '*.pyc')
 
 .PHONY: help
 help: ## say what there is
@@ -51,7 +51,7 @@ $(VENV)/.test-tools: pyproject.toml tests/requirements.txt $(VENV)/.made
 	touch $@
 
 $(VENV)/.whilst: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md $(VENV)/.build-tools
-	@rm -rf $(WHEELS)
+	@rm -rf $(WHEELS) $(VENV)/.profiled
 	$(STAGE) "wheel (release) for Python $(TAG)" \
 	    $(BIN)/maturin build --quiet --release --locked --interpreter $(BIN)/python --target-dir $(CARGO_TARGET) --out $(WHEELS)
 	$(STAGE) "install" $(BIN)/pip install -q --force-reinstall --no-deps $(WHEELS)/whilst-*.whl
@@ -60,11 +60,13 @@ $(VENV)/.whilst: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md $(VE
 .PHONY: build
 build: $(VENV)/.whilst ## build the wheel and install it into the virtual environment
 
-# Its stamp says that a wheel is there, so that `make bench` and `make test` after it take this one until a source changes.
-.PHONY: pgo
-pgo: $(VENV)/.build-tools ## build and install the wheel by a profile of the benchmark's rows; needs llvm-profdata (Debian: llvm-22)
+# It touches the other wheel's stamp, too, so that `make test` after it takes this one until a source changes.
+$(VENV)/.profiled: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml scripts/pgo $(VENV)/.build-tools
 	@$(STAGE) "wheel by a profile for Python $(TAG)" scripts/pgo $(BIN) $(WHEELS) $(CARGO_TARGET)/pgo
-	touch $(VENV)/.whilst
+	touch $(VENV)/.whilst $@
+
+.PHONY: pgo
+pgo: $(VENV)/.profiled ## build and install the wheel as it is released, by a profile of the benchmark's rows; needs llvm-profdata (Debian: llvm-22)
 
 # -- The two commands ---------------------------------------------------------------------------------------------------------
 
@@ -110,8 +112,9 @@ test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks 
 	@$(STAGE) "pytest" $(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: test-loop
-test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples and soak
+test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples, page and soak
 	@$(STAGE) "pytest: the loop" $(BIN)/python -m pytest -q --ignore tests/frameworks --ignore tests/examples \
+	    --ignore tests/page \
 	    --ignore tests/soak --ignore tests/test_types.py
 
 .PHONY: lint
@@ -143,8 +146,16 @@ format: $(VENV)/.test-tools ## lay out Rust and Python as `make lint` wants them
 
 BENCH_OUT := build/bench-$(TAG)
 
+# What is measured is what is released, where the profile can be had; the table says which it was.
+BENCHED := build
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+ifneq ($(shell scripts/pgo --tool),)
+BENCHED := pgo
+endif
+endif
+
 .PHONY: bench
-bench: build ## measure beside asyncio and other loops, up to 30 min; BENCH="--quick --rows echo" passes arguments on
+bench: $(BENCHED) ## measure beside asyncio and other loops, up to 30 min; BENCH="--quick --rows echo" passes arguments on
 	@mkdir -p $(BENCH_OUT)
 	$(BIN)/python benches/run.py --install --json $(BENCH_OUT)/results.json --markdown $(BENCH_OUT)/tables.md \
 	    --chart $(BENCH_OUT)/chart.svg $(BENCH)
@@ -162,6 +173,10 @@ guard: build ## that no row of the guard takes more instructions than benches/in
 .PHONY: guard-update
 guard-update: build ## count the instructions anew, and keep them in benches/instructions.json
 	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --json benches/instructions.json
+
+.PHONY: screenshot
+screenshot: build $(VENV)/.test-tools ## docs/trace.png anew: the introduction's example, traced and drawn; needs Debian's chromium
+	@$(STAGE) "screenshot" $(BIN)/python scripts/screenshot
 
 SOAK_SECONDS ?= 30
 

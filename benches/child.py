@@ -9,8 +9,10 @@ import asyncio
 import functools
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +79,12 @@ def say(**values: Any) -> None:
 
 
 def obey() -> None:
-    """Do what standard input says, and end the process with it."""
+    """Do what standard input says, and end the process with it: as Ctrl-C would, and if it goes on for 5 s, at once."""
     for line in sys.stdin:
         if line.strip() == "compute":
             threading.Thread(target=compute, daemon=True).start()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
     os._exit(0)
 
 

@@ -32,9 +32,12 @@ class Loop:
         if sys.version_info < self.since:
             raise LookupError(f"is for Python {self.since[0]}.{self.since[1]} and up")
         try:
-            return importlib.metadata.version(self.package)
+            version = importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
             raise LookupError("is not installed") from None
+        if self.package == "whilst" and importlib.import_module("whilst._whilst").PROFILE_GUIDED:
+            version += " (built by a profile)"
+        return version
 
     def factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
         """Import the package; what makes a loop."""

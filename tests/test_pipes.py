@@ -1220,3 +1220,63 @@ def test_the_keywords_and_words_of_the_makers() -> None:
             await turns()
 
     run(main())
+
+
+USUAL, AMPLE = 64 * 1024, 128 * 1024
+
+
+async def _copy(size: int | None, amount: int) -> list[int]:
+    """Send so much through one pipe, which was made to hold `size` if that is given; what its ends say that it holds then."""
+    loop = asyncio.get_running_loop()
+    ends = os.pipe()
+    if size is not None:
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, size)
+    receiver = Reader()
+    reading, _ = await loop.connect_read_pipe(lambda: receiver, os.fdopen(ends[0], "rb", 0))
+    writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(ends[1], "wb", 0))
+    writing.write(b"." * amount)
+    await until(lambda: len(receiver.data) == amount)
+    held = [fcntl.fcntl(end, fcntl.F_GETPIPE_SZ) for end in ends]
+    reading.close()
+    writing.close()
+    await turns(3)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("size", "amount", "held"),
+    [(None, 1 << 20, AMPLE), (None, 1000, USUAL), (4096, 1 << 20, 4096), (1 << 18, 1 << 20, 1 << 18)],
+    ids=["bulk", "little", "made small", "made large"],
+)
+def test_a_pipe_that_was_full_holds_more(size: int | None, amount: int, held: int) -> None:
+    """A pipe of the usual size becomes larger when bulk goes through; one whose size somebody has chosen keeps it."""
+    assert run(_copy(size, amount)) == [held, held]
+
+
+@pytest.mark.parametrize("end", ["reading", "writing"])
+def test_one_end_suffices_for_a_pipe_to_hold_more(end: str) -> None:
+    """Who reads from a process that fills its pipe, or writes to one that is slow, has only its own end."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        ends = os.pipe()
+        os.set_blocking(ends[1], False)
+        if end == "reading":
+            os.write(ends[1], b"." * USUAL)
+            receiver = Reader()
+            transport: Any
+            transport, _ = await loop.connect_read_pipe(lambda: receiver, os.fdopen(ends[0], "rb", 0))
+            await until(lambda: len(receiver.data) == USUAL)
+        else:
+            transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(ends[1], "wb", 0))
+            transport.write(b"." * (2 * USUAL + 1))
+            assert fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) == USUAL
+            os.read(ends[0], USUAL)
+            await until(lambda: fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) != USUAL)
+        held = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)
+        os.close(ends[1] if end == "reading" else ends[0])
+        transport.abort() if end == "writing" else transport.close()
+        await turns(3)
+        return held
+
+    assert run(main()) == AMPLE

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from whilst._files import open as open
     from whilst._install import install, uninstall
     from whilst._loop import Loop, new_event_loop
+    from whilst._metrics import Metrics
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
+    from whilst._trace import trace
     from whilst._whilst import __version__
 
 # Not `open`, which `from whilst import *` would put into the place of the builtin one.
@@ -26,12 +28,14 @@ __all__ = [
     "BinaryFile",
     "EventLoopPolicy",
     "Loop",
+    "Metrics",
     "TextFile",
     "__version__",
     "explain",
     "install",
     "new_event_loop",
     "run",
+    "trace",
     "uninstall",
 ]
 
@@ -42,6 +46,7 @@ _HOMES = {
     "BinaryFile": "whilst._files",
     "EventLoopPolicy": "whilst._policy",
     "Loop": "whilst._loop",
+    "Metrics": "whilst._metrics",
     "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
     "explain": "whilst._explain",
@@ -49,6 +54,7 @@ _HOMES = {
     "new_event_loop": "whilst._loop",
     "open": "whilst._files",
     "run": "whilst._run",
+    "trace": "whilst._trace",
     "uninstall": "whilst._install",
 }
 

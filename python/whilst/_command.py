@@ -12,7 +12,7 @@ import os
 import sys
 from types import CodeType, ModuleType, TracebackType
 
-_USAGE = "usage: whilst [-h] [-V] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]"
+_USAGE = "usage: whilst [-h] [-V] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]\n       whilst top [-h] [PID]"
 
 _HELP = f"""\
 {_USAGE}
@@ -24,6 +24,7 @@ Run a Python program as `python` does, with its asyncio event loops made by whil
   -c CODE        run the code given
   -              run what is read from standard input (also when nothing is named)
   ARG ...        the program's own arguments, sys.argv[1:]
+  top [PID]      show what the loop of a running program does (a file of that name: ./top)
   -h, --help     print this and exit
   -V, --version  print the version and exit
 
@@ -40,6 +41,10 @@ def main() -> None:
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
     _leave_own_path()
+    if sys.argv[1:2] == ["top"]:
+        from whilst._top import main as top
+
+        raise SystemExit(top(sys.argv[2:]))
     kind, target, arguments = _parse(sys.argv[1:])
 
     from whilst._children import include_children

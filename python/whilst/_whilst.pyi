@@ -11,12 +11,13 @@ import sys
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "PROFILE_GUIDED",
     "ChildProcess",
     "DatagramTransport",
     "Handle",
@@ -31,7 +32,9 @@ __all__ = [
     "__version__",
     "addresses_of_literal",
     "available_drivers",
+    "end_watching",
     "new_handle",
+    "watch_by_default",
 ]
 
 _T = TypeVar("_T")
@@ -87,8 +90,18 @@ class WritePipeTransport(_FlowControlMixin):
 def addresses_of_literal(
     host: object, port: object, family: int, kind: int, protocol: int, flags: int, /
 ) -> list[tuple[Any, Any, int, str, tuple[Any, ...]]] | None: ...
+
+#: True if the extension was compiled by a profile (`make pgo`).
+PROFILE_GUIDED: Final[bool]
+
 def available_drivers() -> list[_DriverName]:
     """Return the names of the drivers that this machine has, the one that is chosen by default first."""
+
+def end_watching() -> None:
+    """From here on report no callback that holds its loop: the interpreter ends."""
+
+def watch_by_default() -> None:
+    """Have loops looked after that are not told otherwise, with their slow_callback_duration."""
 
 def new_handle(event_loop: LoopCore, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
     """Make a Handle of a callback without scheduling it."""
@@ -150,11 +163,18 @@ class LoopCore:
 
     @busy_poll.setter
     def busy_poll(self, value: float) -> None: ...
+    @property
+    def slow_callback_duration(self) -> float:
+        """How long a callback may take, in seconds, before debug mode and the watchdog report it; 0.1 unless it is set."""
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, value: float) -> None: ...
     def stop(self) -> None: ...
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
     def get_debug(self) -> bool: ...
     def _set_debug(self, enabled: bool) -> None: ...
+    def _look_after_again(self) -> None: ...
     def _enter(self) -> None: ...
     def _leave(self) -> None: ...
     def _detach(self, ends: bool) -> None: ...
@@ -170,6 +190,9 @@ class LoopCore:
     def _stopping(self) -> bool: ...
     @property
     def _current_handle(self) -> Handle | TimerHandle | None: ...
+    def _metrics(self) -> dict[str, Any]: ...
+    def _count_received(self, count: int) -> None: ...
+    def _count_sent(self, count: int) -> None: ...
 
     # Descriptors.
     def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], object], *args: *_Ts) -> None: ...

@@ -13,7 +13,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -36,12 +36,19 @@ pub struct Waker {
     descriptor: Mutex<Option<Arc<OwnedFd>>>,
     /// The process that the eventfd was made in or for ([`driver::process`]).
     process: AtomicU32,
+    /// How many wakes waits have taken note of.
+    wakes: AtomicU64,
 }
 
 impl Waker {
     /// A waker without an eventfd yet.
     pub const fn new() -> Self {
-        Self { state: AtomicU8::new(AWAKE), descriptor: Mutex::new(None), process: AtomicU32::new(0) }
+        Self {
+            state: AtomicU8::new(AWAKE),
+            descriptor: Mutex::new(None),
+            process: AtomicU32::new(0),
+            wakes: AtomicU64::new(0),
+        }
     }
 
     /// Makes the driver's wait return: the one that blocks now, else the next one. From any thread.
@@ -76,11 +83,21 @@ impl Waker {
     pub fn consume(&self) -> bool {
         // The plain load spares a wait that does not block the locked instruction. It misses at most a wake
         // that is happening now, which the next wait then finds.
-        self.state.load(Ordering::Relaxed) != AWAKE && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED
+        let woken = self.state.load(Ordering::Relaxed) != AWAKE
+            && self.state.swap(AWAKE, Ordering::AcqRel) == NOTIFIED;
+        if woken {
+            self.wakes.fetch_add(1, Ordering::Relaxed);
+        }
+        woken
+    }
+
+    /// How often a wait was woken, or did not begin because somebody had called. However many called meanwhile, it counts once.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
     }
 
     /// Whether somebody has called since the last wait; takes no note of it.
-    pub(crate) fn is_notified(&self) -> bool {
+    pub fn is_notified(&self) -> bool {
         self.state.load(Ordering::Acquire) == NOTIFIED
     }
 

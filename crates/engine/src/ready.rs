@@ -56,8 +56,8 @@ impl<T> ReadyQueue<T> {
         self.queue.len()
     }
 
-    /// An empty queue keeps room for this many.
-    const KEPT_CAPACITY: usize = 4096;
+    /// An empty queue keeps room for this many: as many as another thread sends while it has the GIL, or some.
+    const KEPT_CAPACITY: usize = 32768;
 
     /// How many are queued.
     #[inline]

@@ -8,6 +8,7 @@ mod handle;
 mod process;
 mod reentrant;
 mod resolving;
+mod trace;
 mod transport;
 
 use pyo3::prelude::*;
@@ -17,6 +18,7 @@ use pyo3::prelude::*;
 fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("PROFILE_GUIDED", option_env!("WHILST_PROFILE_GUIDED").is_some())?;
     module.add_class::<event_loop::LoopCore>()?;
     module.add_class::<process::ChildProcess>()?;
     module.add_class::<file::RawFile>()?;
@@ -38,7 +40,10 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::stream::WARN.get(py)?;
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::watch_by_default, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::end_watching, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
+    trace::add_functions(module)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 

@@ -12,12 +12,16 @@ pub(crate) struct Reentrant {
     released: Condvar,
 }
 
+/// Packed, since each handle that another thread sends has one.
+#[repr(C, packed(4))]
 struct Holder {
     thread: u64,
-    times: u32,
+    times: u16,
     /// How many wait: telling nobody would be a system call, too.
-    waiting: u32,
+    waiting: u16,
 }
+
+const _: () = assert!(size_of::<Reentrant>() <= 24);
 
 /// The lock is held until this is dropped.
 pub(crate) struct Held<'a>(&'a Reentrant);

@@ -5,27 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import weakref
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from whilst._loop.lifecycle import Lifecycle
-
-_loops: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
-
-
-def remember(loop: Lifecycle) -> None:
-    """Have a loop told when the process forks."""
-    _loops.add(loop)
+from whilst._loop import running
 
 
 def _before() -> None:
-    for loop in list(_loops):
+    for loop in running.loops():
         loop._before_fork()
 
 
 def _after_in_child() -> None:
-    loops = list(_loops)
+    loops = running.loops()
     # From Python 3.12 on asyncio has done this already.
     with contextlib.suppress(ValueError):
         descriptor = signal.set_wakeup_fd(-1)
@@ -38,4 +28,6 @@ def _after_in_child() -> None:
         loop._unix_server_sockets.clear()
 
 
-os.register_at_fork(before=_before, after_in_child=_after_in_child)
+def register() -> None:
+    """Have the loops of this process told from now on when it forks."""
+    os.register_at_fork(before=_before, after_in_child=_after_in_child)

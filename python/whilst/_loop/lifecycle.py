@@ -11,14 +11,19 @@ from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from whilst._explain import look_at, look_at_context, loop_begins, loop_ends
-from whilst._loop import forking
+from whilst._loop import forking, running
 from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
+    from whilst._metrics import Metrics
+
 _T = TypeVar("_T")
+
+
+forking.register()
 
 
 def _debug_by_default() -> bool:
@@ -33,13 +38,16 @@ class Lifecycle(Signals, Processes):
     #: The identity of the thread that runs the loop (`threading.get_ident()`), or None.
     _thread_id: int | None = None
 
+    #: The loop's number in this process.
+    _number: int
+
     #: The process has forked while the loop ran, and this is the child.
     _task_left_behind = False
 
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
-        forking.remember(self)
+        running.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
@@ -62,6 +70,8 @@ class Lifecycle(Signals, Processes):
         """
         self._check_closed()
         self._check_running()
+        if running.to_be_shown:
+            running.show()
         self._enter()
         hooks = sys.get_asyncgen_hooks()
         debug = self.get_debug()
@@ -148,11 +158,22 @@ class Lifecycle(Signals, Processes):
             if not self.is_running():
                 self.close()
 
+    def metrics(self) -> Metrics:
+        """Return the loop's numbers at this moment: what it has run and received, how long its queues are, how late it is.
+
+        From any thread, while the loop runs or waits, and after it is closed. The first call begins to measure times
+        (`Metrics.timed`).
+        """
+        from whilst._metrics import Metrics
+
+        return Metrics(loop=self._number, **self._metrics())
+
     def set_debug(self, enabled: bool) -> None:
         """Turn debug mode on or off."""
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+            self.call_soon_threadsafe(self._look_after_again)
 
 
 def give_way() -> None:

@@ -4,13 +4,14 @@
 //! the wait brought, then the timers that are due; and what is scheduled meanwhile belongs to the next iteration.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event, Interest};
 
+use super::observing::WATCHDOG;
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
@@ -20,8 +21,8 @@ use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
-use crate::ffi::imports::Import;
-use crate::handle::{AnyHandle, ends_the_run, is_cancelled, run};
+use crate::handle::{ends_the_run, run};
+use crate::trace;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
@@ -37,7 +38,12 @@ impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        Self::look_after(this)?;
         let mut left_out = 0;
+        core.touch();
+        if trace::is_on() {
+            trace::run_begins(core, this.py());
+        }
         let result = loop {
             if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
@@ -46,6 +52,10 @@ impl LoopCore {
                 break Ok(());
             }
         };
+        if core.is_watched() {
+            Self::run_watched_ends(this);
+        }
+        core.look_away(this.py());
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
@@ -60,17 +70,29 @@ impl LoopCore {
         core.take_inbox(py);
         if *left_out < MOST_LEFT_OUT && core.need_not_wait(py) {
             *left_out += 1;
+            if core.is_watched() {
+                Self::iteration_watched(this);
+            }
         } else {
             *left_out = 0;
             Self::submit_unsent(this)?;
-            Self::wait_for_work(this)?;
+            core.untouched.store(true, Ordering::Relaxed);
+            if core.is_watched() {
+                Self::wait_watched(this)?
+            } else {
+                Self::wait_for_work(this)?
+            }
             check_signals(py)?;
             core.take_inbox(py);
         }
         let count = core.begin(py);
-        for _ in 0..count {
+        for index in 0..count {
             let Some(work) = core.state.with(py, |state| state.ready.pop()) else { break };
-            Self::perform(this, work).or_else(|error| Self::failed(this, error))?;
+            if let Err(error) = Self::perform(this, work).or_else(|error| Self::failed(this, error)) {
+                // The others are counted when they run.
+                core.state.with(py, |state| state.counts.callbacks -= (count - index - 1) as u64);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -95,13 +117,27 @@ impl LoopCore {
     }
 
     /// True if there is something to run, nothing to send and nothing to poll for: then a wait could bring nothing.
+    ///
+    /// So it is, too, when since the last wait bytes went to `asyncio.StreamReader`s and nothing else was done: nobody but we has had
+    /// the time to make something ready, and what comes from elsewhere could as well have come a moment later. (A task that reads
+    /// from a stream is woken an iteration after its bytes came in. A poll in between costs a twentieth of the round trip.)
     #[inline]
     fn need_not_wait(&self, py: Python<'_>) -> bool {
+        let untouched = self.untouched.load(Ordering::Relaxed);
         self.state.with(py, |state| {
             !state.ready.is_empty()
                 && state.unsent.is_empty()
-                && state.driver.as_ref().is_some_and(|driver| driver.is_idle())
+                && state
+                    .driver
+                    .as_ref()
+                    .is_some_and(|driver| driver.is_idle() || untouched && driver.told_all())
         })
+    }
+
+    /// Takes note that something was done since the last wait that a poll might show the effects of.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        self.untouched.store(false, Ordering::Relaxed);
     }
 
     /// How long the wait may block: not at all if there is something to run, else until the next timer.
@@ -128,6 +164,7 @@ impl LoopCore {
             // What another thread has queued since the time was computed, on builds without a GIL: from here on it would wake us.
             let queued = !state.ready.is_empty() || !state.unsent.is_empty();
             let manner = if queued { Manner::Poll } else { manner };
+            state.counts.polls += 1;
             (state.driver.take(), std::mem::take(&mut state.completions), manner)
         });
         let Some(mut driver) = driver else { return Err(PyRuntimeError::new_err(WRONG_THREAD)) };
@@ -221,81 +258,36 @@ impl LoopCore {
 
     #[inline]
     fn perform(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
+        // A delivery says it itself.
+        if !matches!(work, Work::Stream(_, StreamWork::Deliver)) {
+            this.get().touch();
+        }
+        if this.get().is_watched_by(!WATCHDOG) {
+            return Self::perform_watched(this, work);
+        }
+        Self::perform_unwatched(this, work)
+    }
+
+    /// Does a piece of work.
+    #[inline(always)]
+    pub(super) fn perform_unwatched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
         let py = this.py();
-        let core = this.get();
         match work {
-            Work::Handle(handle) if core.is_debug() => Self::run_watched(this, handle),
             Work::Handle(handle) => run(py, handle),
-            Work::ThreadSafe(handle) if core.is_debug() => Self::run_watched(this, handle),
             Work::ThreadSafe(handle) => run(py, handle),
             Work::Timer(timer) => {
                 timer.get().set_key(py, None);
-                if core.is_debug() { Self::run_watched(this, timer) } else { run(py, timer) }
-            }
-            Work::Stream(stream, work) if core.is_debug() => {
-                let told = Stream::told(&stream, py, &work);
-                let body = || Stream::perform(&stream, this, work);
-                Self::watched(this, body, |seconds| stream.get().known(py, told).report_slow(py, seconds))
+                run(py, timer)
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
-            Work::Datagram(transport, work) if core.is_debug() => {
-                let told = Datagram::told(&transport, py, &work);
-                let body = || Datagram::perform(&transport, this, work);
-                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
-            }
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
             Work::Sendfile(sendfile) => Sendfile::turn(sendfile.bind(py)),
             Work::Socket(wait, key) => SocketWait::ready(wait.bind(py), this, key),
             Work::Accepted(key, accepted) => Self::accepted(this, key, accepted),
-            Work::ReadPipe(pipe, work) if core.is_debug() => {
-                let told = ReadPipe::told(&pipe, py, &work);
-                let body = || ReadPipe::perform(&pipe, this, work);
-                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
-            }
             Work::ReadPipe(pipe, work) => ReadPipe::perform(&pipe, this, work),
-            Work::WritePipe(pipe, work) if core.is_debug() => {
-                let told = WritePipe::told(&pipe, py, &work);
-                let body = || WritePipe::perform(&pipe, this, work);
-                Self::watched(this, body, |seconds| told.report_slow(py, seconds))
-            }
             Work::WritePipe(pipe, work) => WritePipe::perform(&pipe, this, work),
             Work::File(key, event) => Self::file_operation_ended(this, key, *event),
         }
-    }
-
-    /// Runs a handle as debug mode wants it: its like is known while it runs, and reported if it took long.
-    #[cold]
-    fn run_watched<T: AnyHandle>(this: &Bound<'_, Self>, handle: Object<T>) -> PyResult<()> {
-        static REPORT_SLOW: Import = Import::new("whilst._loop.errors", "report_slow_callback");
-        let py = this.py();
-        let core = this.get();
-        if is_cancelled(&handle, py) {
-            return Ok(());
-        }
-        let current = handle.clone_ref(py).into_any();
-        core.current_handle.with(py, |place| place.replace(current));
-        let body = || {
-            let result = run(py, handle.clone_ref(py));
-            drop(core.current_handle.with(py, Option::take));
-            result
-        };
-        Self::watched(this, body, |seconds| REPORT_SLOW.get(py)?.call1((handle.bind(py), seconds)).map(drop))
-    }
-
-    /// Runs what calls the program, and reports how many seconds it took if they are more than debug mode allows.
-    #[cold]
-    pub(crate) fn watched<R>(
-        this: &Bound<'_, Self>,
-        body: impl FnOnce() -> PyResult<R>,
-        report: impl FnOnce(f64) -> PyResult<()>,
-    ) -> PyResult<R> {
-        let start = Instant::now();
-        let result = body()?;
-        let seconds = start.elapsed().as_secs_f64();
-        if seconds >= this.as_any().getattr("slow_callback_duration")?.extract::<f64>()? {
-            report(seconds)?;
-        }
-        Ok(result)
     }
 
     /// Hands what the streams have written to the driver.

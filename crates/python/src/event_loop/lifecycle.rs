@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use super::observing::DEBUG;
 use super::{LoopCore, this_thread};
 
 #[pymethods]
@@ -103,8 +104,9 @@ impl LoopCore {
     }
 
     /// Turn debug mode on or off, but for the tracking of coroutines' origins.
-    fn _set_debug(&self, enabled: bool) {
-        self.debug.store(enabled, Ordering::Relaxed);
+    fn _set_debug(this: &Bound<'_, Self>, enabled: bool) -> PyResult<()> {
+        this.get().set_watcher(DEBUG, enabled);
+        Self::look_after_again(this)
     }
 
     /// Raise RuntimeError if another thread runs the loop; the check of debug mode.

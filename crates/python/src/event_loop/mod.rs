@@ -7,6 +7,8 @@ pub(crate) mod connecting;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
+pub(crate) mod metrics;
+pub(crate) mod observing;
 pub(crate) mod readiness;
 pub(crate) mod registry;
 pub(crate) mod scheduling;
@@ -15,12 +17,13 @@ pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
 pub(crate) mod waiting;
+pub(crate) mod watchdog;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -31,16 +34,19 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
+use self::metrics::{Clockwork, Counters, Counts};
 use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
 use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
 use self::waiting::Patience;
+use self::watchdog::Guard;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
+use crate::trace;
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
@@ -124,6 +130,7 @@ pub(crate) struct State {
     shared_context: Option<Py<PyAny>>,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
+    counts: Counts,
 }
 
 /// The core of `whilst.Loop`.
@@ -133,11 +140,21 @@ pub(crate) struct LoopCore {
     /// Callbacks, and nothing else.
     inbox: Inbox<Work>,
     patience: Guarded<Patience>,
+    counters: Arc<Counters>,
+    clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
-    debug: AtomicBool,
+    /// Who looks on: bits of [`observing`].
+    watchers: AtomicU8,
+    guard: Guard,
+    /// Pieces of work, counted while [`observing::SUSPECTED`].
+    pieces: AtomicU32,
+    /// Where the loop is in the [trace](crate::trace) that it was last in.
+    pub(crate) lane: AtomicU64,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
+    untouched: AtomicBool,
     /// Many callbacks have been queued in this iteration.
     many_ready: AtomicBool,
     /// Many timers wait.
@@ -148,7 +165,7 @@ pub(crate) struct LoopCore {
     current_handle: Guarded<Option<Py<PyAny>>>,
     /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
     future_keywords: Guarded<Option<Py<PyDict>>>,
-    driver_name: &'static str,
+    pub(crate) driver_name: &'static str,
 }
 
 #[pymethods]
@@ -189,13 +206,20 @@ impl LoopCore {
                 cancelled_meanwhile: Vec::new(),
                 shared_context: None,
                 completions: Vec::new(),
+                counts: Counts::default(),
             }),
             inbox: Inbox::new(waker),
             patience: Guarded::new(Patience::default()),
+            counters: Arc::default(),
+            clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
-            debug: AtomicBool::new(false),
+            watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
+            guard: Guard::new()?,
+            pieces: AtomicU32::new(0),
+            lane: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            untouched: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
             many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),
@@ -261,6 +285,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.guard.traverse(&mut see);
         self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
@@ -269,17 +294,12 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        self.guard.clear(py);
         drop(self.future_keywords.with(py, Option::take));
     }
 }
 
 impl LoopCore {
-    /// True in debug mode.
-    #[inline]
-    pub(crate) fn is_debug(&self) -> bool {
-        self.debug.load(Ordering::Relaxed)
-    }
-
     /// Raises `RuntimeError` if the loop is closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
@@ -299,8 +319,9 @@ impl LoopCore {
             self.note_how_many(state);
             state.driver.is_none()
         });
-        if waits {
-            // So this is another thread, or the loop is closed.
+        // If so this is another thread, or the loop is closed. A wake that is noted already is for the wait that goes on now: what
+        // came before this wait was seen under the same lock as the driver taken, and the next wait will see what is queued here.
+        if waits && !self.inbox.waker().is_notified() {
             self.wake();
         }
     }

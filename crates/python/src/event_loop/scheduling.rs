@@ -190,7 +190,8 @@ impl LoopCore {
     /// Moves what other threads have sent to the ready queue.
     #[inline]
     pub(super) fn take_inbox(&self, py: Python<'_>) {
-        if !self.inbox.is_empty() {
+        // With a GIL nobody uses it.
+        if cfg!(Py_GIL_DISABLED) && !self.inbox.is_empty() {
             self.empty_inbox(py);
         }
     }
@@ -198,9 +199,11 @@ impl LoopCore {
     #[cold]
     #[inline(never)]
     fn empty_inbox(&self, py: Python<'_>) {
+        self.touch();
         let mut handles = Vec::new();
         self.inbox.drain_into(&mut handles);
         self.state.with(py, |state| {
+            state.counts.thread_calls += handles.len() as u64;
             handles.into_iter().for_each(|work| state.ready.push(work));
         });
     }
@@ -229,7 +232,10 @@ impl LoopCore {
             self.many_ready.store(false, Ordering::Relaxed);
             self.many_timers.store(state.timers.len() >= MANY, Ordering::Relaxed);
             // What its variables hold is not to be kept for long.
-            (state.ready.begin(), state.shared_context.take())
+            let count = state.ready.begin();
+            state.counts.iterations += 1;
+            state.counts.callbacks += count as u64;
+            (count, state.shared_context.take())
         });
         drop(context);
         count
@@ -319,16 +325,17 @@ fn send<T: AnyHandle>(
     let py = this.py();
     let core = this.get();
     let handle: Object<T> = LoopCore::make_handle(this, "call_soon_threadsafe", arguments, 0, 0.0)?;
-    if core.thread.load(Ordering::Relaxed) == this_thread() {
+    // Another thread may have closed it since.
+    core.check_open()?;
+    // With a GIL this thread has the loop's state for itself. Without one, threads that send many meet at the inbox, where the loop
+    // comes once an iteration, rather than at the state, which it looks into all the time.
+    if cfg!(not(Py_GIL_DISABLED)) || core.thread.load(Ordering::Relaxed) == this_thread() {
         core.push(py, work(handle.clone_ref(py)));
-    } else {
-        core.inbox
-            .push(work(handle.clone_ref(py)))
-            .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
-        if core.inbox.len() == MANY {
-            core.many_ready.store(true, Ordering::Relaxed);
-        }
+        return Ok(handle.into_any());
     }
+    core.inbox
+        .push(work(handle.clone_ref(py)))
+        .map_err(|_closed| PyRuntimeError::new_err("Event loop is closed"))?;
     Ok(handle.into_any())
 }
 

@@ -183,9 +183,11 @@ impl Sendfile {
         let taken = this.get().0.with(py, |transfer| {
             let transfer = transfer.as_ref()?;
             let (future, socket) = (transfer.future.clone_ref(py), transfer.socket.clone_ref(py));
-            Some((future, socket, transfer.fd, transfer.file, transfer.progress))
+            let event_loop = transfer.event_loop.clone_ref(py);
+            Some((future, socket, transfer.fd, transfer.file, transfer.progress, event_loop))
         });
-        let Some((future, socket, fd, file, mut progress)) = taken else { return Ok(()) };
+        let Some((future, socket, fd, file, mut progress, event_loop)) = taken else { return Ok(()) };
+        let before = progress.sent;
         if future.call_method0(py, intern!(py, "cancelled"))?.is_truthy(py)? {
             return Self::end(this, None);
         }
@@ -195,6 +197,7 @@ impl Sendfile {
             Ok(now) if now == fd && fd >= 0 && file >= 0 => py.detach(|| progress.turn(fd, file)),
             _ => Turn::Failed(Errno::BADF),
         };
+        event_loop.get().sent((progress.sent - before) as usize);
         let waits = this.get().0.with(py, |transfer| {
             let transfer = transfer.as_mut()?;
             transfer.progress = progress;

@@ -203,14 +203,14 @@ impl LoopCore {
         let report =
             |seconds| REPORT_SLOW.get(py)?.call1((&acceptor.factory, &acceptor.server, seconds)).map(drop);
         LOG.get(py)?.call1((&acceptor.server, fd.as_raw_fd()))?;
-        let protocol = Self::watched(this, || acceptor.make_protocol(this), report)?;
+        let protocol = Self::timed(this, || acceptor.make_protocol(this), report)?;
         let server = acceptor.server.as_ref().map(|server| server.clone_ref(py));
         // A copy, so that it can be entered from here.
         let context = copy_context(py)?.unbind();
         let stream = Stream::new(this, Descriptor::Owned(fd), protocol, None, server, context)?;
         let told = Stream::told(&stream, py, &StreamWork::Connect(None));
         let body = || Stream::connect(&stream, this, None);
-        Self::watched(this, body, |seconds| told.report_slow(py, seconds))
+        Self::timed(this, body, |seconds| told.report_slow(py, seconds))
     }
 
     /// Out of descriptors or memory: pauses, says so once and tries again later. A listening socket that is none any more is

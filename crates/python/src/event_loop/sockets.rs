@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt};
 use whilst_engine::driver::{Interest, Key};
 
 use super::LoopCore;
+use super::observing::TRACE;
 use super::readiness::descriptor;
 use super::registry::Source;
 use crate::errors::os_error;
@@ -26,6 +27,7 @@ use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::plain_socket::plain_descriptor;
 use crate::handle::ends_the_run;
+use crate::trace;
 use crate::transport::socket;
 
 /// Adds the methods of this file to the class.
@@ -130,7 +132,10 @@ fn try_receive(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
             received
         };
         return match received {
-            Ok(data) => Ok(data.into_any().unbind()),
+            Ok(data) => {
+                this.get().received(data.as_bytes().len());
+                Ok(data.into_any().unbind())
+            }
             Err(error) if is_passing(&error) => Ok(py.None()),
             Err(error) => Err(os_error(py, &error)),
         };
@@ -148,7 +153,10 @@ fn try_receive_into(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) ->
         && let memory @ [_, ..] = buffer.bytes(py)
     {
         return match socket::receive(borrow(fd), memory) {
-            Ok(count) => Ok(count.into_pyobject(py)?.into_any().unbind()),
+            Ok(count) => {
+                this.get().received(count);
+                Ok(count.into_pyobject(py)?.into_any().unbind())
+            }
             Err(error) if is_passing(&error) => Ok(py.None()),
             Err(error) => Err(os_error(py, &error)),
         };
@@ -161,7 +169,8 @@ fn try_send(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResul
     let py = this.py();
     let (sock, object) = two(&arguments, "_sock_send")?;
     if let Some(fd) = direct(this, sock)? {
-        let send = |data: &[u8]| match socket::send(borrow(fd), data) {
+        let counted = |count: &usize| this.get().sent(*count);
+        let send = |data: &[u8]| match socket::send(borrow(fd), data).inspect(counted) {
             Ok(count) if count == data.len() => Ok(py.None()),
             Ok(count) => Ok(count.into_pyobject(py)?.into_any().unbind()),
             Err(error) if is_passing(&error) => Ok(0_usize.into_pyobject(py)?.into_any().unbind()),
@@ -260,7 +269,14 @@ impl SocketWait {
         }
         while let Some((callback, context)) = callbacks.next() {
             let callback = callback.bind(py);
-            if let Err(error) = in_context(context.bind(py), || call(callback, [this.as_any()])) {
+            let core = event_loop.get();
+            let traced =
+                if core.is_watched_by(TRACE) { trace::callback_begins(event_loop, callback) } else { None };
+            let called = in_context(context.bind(py), || call(callback, [this.as_any()]));
+            if let Some(doing) = traced {
+                trace::work_ended(core, py, doing);
+            }
+            if let Err(error) = called {
                 if ends_the_run(py, &error) {
                     // The others have their turn in the next run.
                     Self::schedule(this, event_loop, callbacks)?;

@@ -76,8 +76,10 @@ mod imp {
         Err(_) => panic!("a power of two"),
     };
     const FIRST_PLACE: usize = size_of::<Block>().next_multiple_of(64);
-    /// So many blocks are kept that are all room: some thousand handles.
-    const KEPT: usize = 4;
+    /// So many blocks are kept that are all room, 4 MiB. Another thread that sends callbacks does so for a switch interval (5 ms)
+    /// before the loop has the GIL and runs them, some ten thousand; what would go back to the kernel in between costs a page fault
+    /// for every 4 KiB.
+    const KEPT: usize = 128;
 
     impl Pool {
         pub(in crate::ffi) const fn new() -> Self {

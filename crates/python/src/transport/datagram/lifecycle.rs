@@ -10,6 +10,7 @@ use whilst_engine::driver::{Interest, Operation};
 
 use super::{Datagram, DatagramWork, Keys, Peer, Probe, State};
 use crate::event_loop::LoopCore;
+use crate::event_loop::metrics::{Kind, Open};
 use crate::event_loop::readiness::descriptor;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -17,6 +18,7 @@ use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
+use crate::transport::address::Address;
 use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
 use crate::transport::stream::WARN;
@@ -58,6 +60,7 @@ impl Datagram {
                     fd,
                     native,
                     keys: None,
+                    open: None,
                     extra: Some(extra.unbind()),
                     remote,
                     peer,
@@ -85,7 +88,19 @@ impl Datagram {
             state.transports.insert(fd, keys.reader);
             keys
         });
-        transport.get().state.with(py, |state| state.keys = Some(keys));
+        let kind = match native {
+            Some(libc::AF_UNIX) => Kind::Unix,
+            Some(_) => Kind::Udp,
+            None => match Address::local(crate::ffi::descriptor::borrow(fd)) {
+                Address::V4(_) | Address::V6(_) => Kind::Udp,
+                Address::Unix(_) => Kind::Unix,
+                Address::Unknown => Kind::Other,
+            },
+        };
+        transport.get().state.with(py, |state| {
+            state.keys = Some(keys);
+            state.open = Some(Open::new(core, kind));
+        });
         Ok(transport)
     }
 
@@ -187,6 +202,7 @@ impl Datagram {
     fn release(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let core = event_loop.get();
+        core.trace_ended(py, this);
         let (socket, keys, fd, operations, references) = this.get().state.with(py, |state| {
             (
                 state.socket.take(),
@@ -199,6 +215,7 @@ impl Datagram {
                     state.event_loop.take(),
                     state.sender.take(),
                     state.take_outgoing(),
+                    state.open.take(),
                 ),
             )
         });

@@ -90,6 +90,7 @@ impl Datagram {
             let Some((source, audience)) = from else { return Ok(()) };
             match Self::receive(this, event_loop, source) {
                 Received::Datagram(data, sender) => {
+                    event_loop.get().trace_received(py, this, data.len().unwrap_or(0));
                     let name = intern!(py, "datagram_received");
                     let told =
                         audience.tell(py, |protocol| call_method(protocol, name, [&data, &sender]).map(drop));
@@ -152,7 +153,10 @@ impl Datagram {
                     .call_method1(intern!(py, "recvfrom"), (LONGEST,))
                     .and_then(|answer| answer.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>());
                 match received {
-                    Ok((data, sender)) => Received::Datagram(data, sender),
+                    Ok((data, sender)) => {
+                        event_loop.get().received(data.len().unwrap_or(0));
+                        Received::Datagram(data, sender)
+                    }
                     Err(error) if super::sending::would_block(py, &error) => Received::Nothing,
                     Err(error) if error.is_instance_of::<PyOSError>(py) => Received::Refused(error),
                     Err(error) => Received::Broken(error),
@@ -249,6 +253,7 @@ impl LoopCore {
             }
             let (count, sender) =
                 socket::receive_from(descriptor::borrow(fd), &mut state.scratch[..LONGEST])?;
+            self.received(count);
             // Making `bytes` runs no Python code: they are no concern of the garbage collector.
             Ok((PyBytes::new(py, &state.scratch[..count]), sender))
         })

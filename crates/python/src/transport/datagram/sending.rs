@@ -20,6 +20,7 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
+use crate::trace;
 use crate::transport::address::Address;
 use crate::transport::outgoing::{BYTES_LIKE, check_bytes};
 use crate::transport::socket;
@@ -94,7 +95,10 @@ impl Datagram {
             Call::Lost { warn } => return if warn { WARN.get(py)?.call0().map(drop) } else { Ok(()) },
             Call::Queue => {}
             Call::Send => match this.get().first_transmit(py, &data, &target, given) {
-                Sent::Done => return Ok(()),
+                Sent::Done => {
+                    Self::trace_sent(this, py, &data);
+                    return Ok(());
+                }
                 Sent::Full => {}
                 Sent::Refused(error) => return this.get().error_received(py, error),
                 Sent::Broken(error) => {
@@ -154,8 +158,27 @@ impl Datagram {
         self.transmit(py, data, target)
     }
 
+    /// Tells a trace of a datagram that was sent.
+    fn trace_sent(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyBytes>) {
+        // Nothing is looked up where nobody records.
+        if trace::is_on()
+            && let Some(event_loop) = this.get().event_loop(py)
+        {
+            event_loop.get().trace_sent(py, this, data.as_bytes().len());
+        }
+    }
+
     /// Sends one datagram.
     fn transmit(&self, py: Python<'_>, data: &Bound<'_, PyBytes>, target: &Target) -> Sent {
+        let answer = self.try_to_transmit(py, data, target);
+        if matches!(answer, Sent::Done) {
+            self.state.with(py, |state| state.open.iter().for_each(|open| open.sent(data.as_bytes().len())));
+        }
+        answer
+    }
+
+    #[inline]
+    fn try_to_transmit(&self, py: Python<'_>, data: &Bound<'_, PyBytes>, target: &Target) -> Sent {
         let (native, fd, socket) = self.state.with(py, |state| {
             let python = state.native.is_none() || matches!(target, Target::Python(_));
             let socket = state.socket.as_ref().filter(|_| python).map(|socket| socket.clone_ref(py));
@@ -228,7 +251,7 @@ impl Datagram {
             let Some((data, target)) = next else { break };
             let data = data.into_bound(py);
             match this.get().transmit(py, &data, &target) {
-                Sent::Done => {}
+                Sent::Done => event_loop.get().trace_sent(py, this, data.as_bytes().len()),
                 Sent::Full => {
                     this.get().state.with(py, |state| {
                         state.outgoing_size += counted(&data);

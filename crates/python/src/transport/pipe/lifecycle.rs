@@ -13,6 +13,7 @@ use whilst_engine::driver::{Interest, Key};
 use super::{Pipe, PipeWork, Side, State};
 use crate::errors::os_error;
 use crate::event_loop::LoopCore;
+use crate::event_loop::metrics::{self, Open};
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
@@ -76,6 +77,7 @@ impl<S: Side> Pipe<S> {
             pipe: Some(pipe.clone().unbind()),
             fd,
             extra: Some(extra.unbind()),
+            open: Some(Open::new(event_loop.get(), metrics::Kind::Pipe)),
             closing: false,
             losing: false,
             reader: None,
@@ -179,6 +181,7 @@ impl<S: Side> Pipe<S> {
                 told = audience.report(event_loop, "connection_lost", error);
             }
         }
+        event_loop.get().trace_ended(py, this);
         let released = this.get().release(py);
         told.and(released)
     }
@@ -186,7 +189,8 @@ impl<S: Side> Pipe<S> {
     /// Closes the pipe and lets go of everything.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let (pipe, references) = self.state.with(py, |state| {
-            (state.pipe.take(), (state.protocol.take(), state.context.take(), state.event_loop.take()))
+            let references = (state.protocol.take(), state.context.take(), state.event_loop.take());
+            (state.pipe.take(), (references, state.open.take()))
         });
         drop(references);
         pipe.map_or(Ok(()), |pipe| pipe.call_method0(py, intern!(py, "close")).map(drop))
@@ -212,6 +216,7 @@ impl<S: Side> Pipe<S> {
         if let Some(event_loop) = event_loop {
             // Watches are there only where the loop goes with the transport.
             this.get().stop(event_loop.bind(py), true);
+            event_loop.get().trace_ended(py, this);
         }
         if let Err(error) = this.get().release(py) {
             error.write_unraisable(py, Some(this.bind(py)));

@@ -9,6 +9,7 @@
 //! in `asyncio/unix_events.py`). The loop refers to a transport while it watches for it and while it has something to do for it, and
 //! not otherwise: one that is paused or idle and that nobody refers to is collected, with a warning.
 
+mod capacity;
 mod class;
 mod lifecycle;
 mod reading;
@@ -22,6 +23,8 @@ use whilst_engine::driver::{Interest, Key};
 
 use self::class::Face;
 use self::lifecycle::Kind;
+use crate::event_loop::metrics::Open;
+use crate::event_loop::observing::Traced;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
@@ -55,6 +58,8 @@ pub(crate) struct State<S> {
     pipe: Option<Py<PyAny>>,
     fd: RawFd,
     extra: Option<Py<PyDict>>,
+    /// Counts the transport, until the connection is lost.
+    open: Option<Open>,
     /// No more is read, or taken to be written.
     closing: bool,
     /// The call of `connection_lost()` is queued, or has been.
@@ -127,6 +132,12 @@ impl<S> State<S> {
     /// The descriptor, for one system call.
     fn borrow(&self) -> BorrowedFd<'_> {
         crate::ffi::descriptor::borrow(self.fd)
+    }
+}
+
+impl<S: Side> Traced for Pipe<S> {
+    fn introduce(&self, _py: Python<'_>) -> (&'static str, String) {
+        ("pipe", String::new())
     }
 }
 

@@ -10,6 +10,7 @@ use pyo3::types::PyBytes;
 use rustix::io::{Errno, ioctl_fionread, read};
 use whilst_engine::driver::{Interest, Key};
 
+use super::capacity::{USUAL, enlarge};
 use super::lifecycle::Kind;
 use super::{Pipe, PipeWork, Side, State};
 use crate::errors::os_error;
@@ -31,6 +32,8 @@ pub(crate) struct Reading {
     pub(super) paused: bool,
     /// The last read was a large one.
     large: bool,
+    /// A read has found the pipe full.
+    was_full: bool,
 }
 
 impl Side for Reading {
@@ -43,7 +46,7 @@ impl Side for Reading {
     }
 
     fn new(_kind: Kind) -> Self {
-        Self { paused: false, large: false }
+        Self { paused: false, large: false, was_full: false }
     }
 
     fn take_writer(&mut self) -> Option<Key> {
@@ -115,7 +118,14 @@ impl Pipe<Reading> {
         if count == 0 {
             return Self::end_of_stream(this, event_loop);
         }
-        this.get().state.with(py, |state| state.side.large = count >= LARGE);
+        event_loop.get().received(count);
+        event_loop.get().trace_received(py, this, count);
+        this.get().state.with(py, |state| {
+            state.side.large = count >= LARGE;
+            if count >= USUAL && !std::mem::replace(&mut state.side.was_full, true) {
+                enlarge(state.borrow());
+            }
+        });
         let name = intern!(py, "data_received");
         match audience.tell(py, |protocol| call_method(protocol, name, [data.as_any()]).map(drop)) {
             Ok(()) => Ok(()),

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use rustix::io::{write, writev};
 use whilst_engine::driver::{Interest, Key};
 
+use super::capacity::enlarge;
 use super::lifecycle::Kind;
 use super::reading::log_closed_by_peer;
 use super::{Pipe, PipeWork, Side, State};
@@ -40,6 +41,8 @@ pub(crate) struct Writing {
     pub(super) marks: Marks,
     /// The reader's hang-up can be waited for.
     hangs_up: bool,
+    /// A write has filled the pipe once more, after the reader had made room.
+    was_full: bool,
 }
 
 /// What follows from a write.
@@ -73,6 +76,7 @@ impl Side for Writing {
             marks: Marks::default(),
             // What a terminal has to be read is its other end's typing, and no hang-up.
             hangs_up: kind != Kind::Device,
+            was_full: false,
         }
     }
 
@@ -142,6 +146,7 @@ impl Pipe<Writing> {
         if length == 0 {
             return Ok(());
         }
+        let mut sent = 0;
         let (written, event_loop) = this.get().state.with(py, |state| {
             let event_loop = state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py));
             if state.side.lost > 0 || state.closing {
@@ -154,13 +159,19 @@ impl Pipe<Writing> {
                 return (Written::Kept, event_loop);
             }
             let count = match taken(write(state.borrow(), piece.as_bytes())) {
-                Ok(count) if count == length => return (Written::All, event_loop),
-                Ok(count) => count,
+                Ok(count) => {
+                    event_loop.iter().for_each(|event_loop| event_loop.get().sent(count));
+                    sent = count;
+                    count
+                }
                 Err(error) => {
                     state.side.lost += 1;
                     return (Written::Failed(error), event_loop);
                 }
             };
+            if count == length {
+                return (Written::All, event_loop);
+            }
             state.side.outgoing.push(piece);
             // Nothing is done with: it was not all.
             drop(state.side.outgoing.advance(py, count));
@@ -171,6 +182,7 @@ impl Pipe<Writing> {
         }
         let Some(event_loop) = event_loop else { return Ok(()) };
         let event_loop = event_loop.bind(py);
+        event_loop.get().trace_sent(py, this, sent);
         match written {
             Written::All | Written::Lost => Ok(()),
             Written::Failed(error) => Self::write_failed(this, event_loop, &error),
@@ -203,13 +215,20 @@ impl Pipe<Writing> {
     fn write_ready(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let hangs_up = this.get().state.with(py, |state| state.reader.is_some());
+        let mut sent = 0;
         let written = this.get().state.with(py, |state| {
             // It may have been closed since it became ready.
             state.side.writer?;
             Some(match taken(writev(state.borrow(), &state.side.outgoing.io_slices())) {
                 Ok(count) => {
+                    event_loop.get().sent(count);
+                    sent = count;
                     let done = state.side.outgoing.advance(py, count);
                     let key = if state.side.outgoing.is_empty() { state.side.writer.take() } else { None };
+                    // Not at the first time, in `write()`: not everybody who fills a pipe has a reader who keeps up.
+                    if key.is_none() && !std::mem::replace(&mut state.side.was_full, true) {
+                        enlarge(state.borrow());
+                    }
                     Ok((done, key.map(|key| (state.fd, key))))
                 }
                 Err(error) => {
@@ -218,6 +237,7 @@ impl Pipe<Writing> {
                 }
             })
         });
+        event_loop.get().trace_sent(py, this, sent);
         let (done, watch) = match written {
             None => return Ok(()),
             Some(Ok(written)) => written,

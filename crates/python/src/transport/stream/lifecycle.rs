@@ -11,6 +11,7 @@ use whilst_engine::driver::{Interest, Operation};
 
 use super::{Names, State, Stream, StreamWork};
 use crate::event_loop::LoopCore;
+use crate::event_loop::metrics::Open;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
@@ -122,6 +123,7 @@ impl Stream {
                     descriptor: Some(descriptor),
                     key: None,
                     names,
+                    open: None,
                     extra,
                     connected: false,
                     closing: false,
@@ -162,7 +164,10 @@ impl Stream {
             state.transports.insert(number, key);
             key
         });
-        stream.get().state.with(py, |state| state.key = Some(key));
+        stream.get().state.with(py, |state| {
+            state.key = Some(key);
+            state.open = Some(Open::new(core, state.names.kind()));
+        });
         Ok(stream)
     }
 
@@ -288,6 +293,7 @@ impl Stream {
     fn release(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let core = event_loop.get();
+        core.trace_ended(py, this);
         let (descriptor, key, server, waiter, operations, references) = this.get().state.with(py, |state| {
             (
                 state.descriptor.take(),
@@ -301,6 +307,7 @@ impl Stream {
                     state.event_loop.take(),
                     std::mem::take(&mut state.arrived),
                     std::mem::take(&mut state.outgoing),
+                    state.open.take(),
                 ),
             )
         });

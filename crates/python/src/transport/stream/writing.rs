@@ -248,6 +248,8 @@ impl Stream {
                 return;
             }
         };
+        event_loop.get().sent(count);
+        event_loop.get().trace_sent(py, this, count);
         if count == outgoing.len() {
             let all = this.get().state.with(py, |state| {
                 let simple = state.outgoing.is_empty() && state.room.is_none();

@@ -195,6 +195,7 @@ impl Tls {
                 state.lower.take(),
                 state.engine.take(),
                 state.buffer.take(),
+                state.open.take(),
             )
         });
         drop(references);

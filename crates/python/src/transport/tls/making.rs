@@ -13,6 +13,7 @@ use super::memory_bio::MemoryBioEngine;
 use super::ssl_object::SslObject;
 use super::{Backlog, INCOMING_KIB, OUTGOING_KIB, Phase, State, Tls, TlsTransport, Told, Waiter, marks};
 use crate::event_loop::LoopCore;
+use crate::event_loop::metrics::{Kind, Open};
 use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
@@ -97,6 +98,7 @@ impl Tls {
                     app_protocol: Some(protocol),
                     buffered,
                     app_transport: None,
+                    open: Some(Open::new(event_loop.get(), Kind::Tls)),
                     lower: None,
                     engine: Some(engine),
                     extra: Some(extra.unbind()),

@@ -38,6 +38,7 @@ use pyo3::types::{PyBytes, PyDict};
 use self::engine::Engine;
 use self::lower::Lower;
 use crate::event_loop::LoopCore;
+use crate::event_loop::metrics::Open;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
@@ -118,6 +119,8 @@ struct State {
     /// The program's protocol is an `asyncio.BufferedProtocol`.
     buffered: bool,
     app_transport: Option<Object<TlsTransport>>,
+    /// Counts the transport, until the connection is lost.
+    open: Option<Open>,
     /// The transport below, while it is connected.
     lower: Option<Lower>,
     /// `None` once the connection is lost.
