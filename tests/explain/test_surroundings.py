@@ -117,7 +117,7 @@ def test_without_positions(tmp_path: Path) -> None:
                 sys.monitoring.use_tool_id(4, "another's")
         """,
     }.items(),
-    ids=lambda one: one[0],
+    ids=lambda one: str(one[0]),
 )
 def test_beside_other_tools(tmp_path: Path, surroundings: tuple[str, str]) -> None:
     _, source = surroundings
@@ -267,6 +267,47 @@ def test_stand_ins_are_not_asked(tmp_path: Path) -> None:
     ran = whilst(tmp_path, "faulty.py")
     assert ran.returncode == 0, ran.stderr
     assert "write `return proxy + await fetch(), proxy`" in ran.stdout
+
+
+def test_debug_mode_that_is_turned_on_and_off_while_the_loop_runs(driver: str, tmp_path: Path) -> None:
+    source = """
+        import asyncio, logging
+        import whilst
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+        async def fetch():
+            return {}
+
+        async def fail():
+            try:
+                await work()
+            except AttributeError as error:
+                logging.exception("failed")
+                return hasattr(error, "__notes__")
+
+        async def work():
+            return fetch().get('key')
+
+        async def main():
+            said = [await fail()]
+            loop = asyncio.get_running_loop()
+            for debug in (True, False, True):
+                loop.set_debug(debug)
+                await asyncio.sleep(0)
+                said.append(await fail())
+            return said
+
+        print(whilst.run(main()), whilst.run(fail()))
+    """
+    program = write(tmp_path / "faulty.py", source)
+    ran = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert ran.stdout == "[False, True, False, True] False\n"
 
 
 def test_nothing_is_imported_before_something_fails(tmp_path: Path) -> None:
