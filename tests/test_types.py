@@ -102,6 +102,8 @@ RIGHT = {
         import whilst
 
         reveal_type(whilst.__version__)  # reveals: str
+        reveal_type(whilst.explain())  # reveals: None
+        whilst.explain(on=False)
         whilst.install()
         whilst.uninstall()
         loop = whilst.EventLoopPolicy().new_event_loop()
