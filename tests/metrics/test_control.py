@@ -306,9 +306,11 @@ def test_one_that_does_not_read_is_disconnected_and_the_others_are_answered(prog
 
 def test_the_end_removes_the_socket(driver: str, runtime: pathlib.Path, tmp_path: pathlib.Path) -> None:
     program = Program(PROGRAM, tmp_path)
-    with _control.connect(program.process.pid) as client:
+    with _control.connect(program.process.pid) as client, client.makefile("rb") as file:
+        client.sendall(b'{"ask": "snapshot"}\n')
+        assert file.readline()
         assert program.end() == 0
-        assert client.recv(1) == b""
+        assert file.readline() == b""
     assert list((runtime / "whilst").iterdir()) == []
 
 
