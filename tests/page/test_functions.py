@@ -151,6 +151,18 @@ def test_the_load_is_what_polls_leave(functions: "Page") -> None:
     assert loads == pytest.approx([1, 0, 0.5, 0.5, 0])
 
 
+def test_there_is_no_load_where_events_were_dropped(functions: "Page") -> None:
+    record = records.Record(dropped=1)
+    record.run(record.task("old", 0, 400), 300, 310)
+    record.poll(320, 400)
+    loads = functions.evaluate(
+        "(record) => { const model = new Model(record);"
+        " return [[0, 300], [300, 320]].map(([from, to]) => model.load(from, to)); }",
+        record.finish(400),
+    )
+    assert loads == pytest.approx([0, 1])
+
+
 def test_loops_of_several_threads_have_loads_of_their_own(functions: "Page") -> None:
     """Two that follow each other are one lane, and where there is no loop there is no load."""
     record = records.Record()

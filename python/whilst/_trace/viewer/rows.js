@@ -288,7 +288,7 @@ class Rows {
       case Row.SECTION:
         return { name: SECTION_NAMES[item], beside: countText(item === Section.TASKS ? model.taskCount : model.transportCount) };
       case Row.LOAD:
-        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(model.known, model.duration)) };
+        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].utilisation) };
       case Row.SLOW:
         return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
       case Row.TASK:
