@@ -404,7 +404,7 @@ def test_text_of_the_program_stays_text(show: Show, text: str) -> None:
     page.locator("#tree [data-task='0']").click()
     heading = page.evaluate("document.querySelector('#story h2').textContent")
     assert heading.encode("utf-16", "replace") == shown.encode("utf-16", "replace")
-    page.mouse.move(*lane_point(page, row_of(page, "Slow callbacks"), 950))
+    page.mouse.move(*lane_point(page, row_of(page, "Callbacks"), 950))
     assert page.locator("img").count() == 0
     assert page.title() != "owned"
     assert page.locator("script").count() == 1  # the record's element is removed when it has been read

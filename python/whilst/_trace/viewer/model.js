@@ -283,6 +283,7 @@ class Model {
     }
     this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration, this.known));
     const callbacks = record.callbacks ?? { ...NOTHING, name: [], place: [] };
+    this.threshold = `over ${spanText(record.threshold ?? 0)}`;
     this.slow = {
       count: callbacks.begin.length,
       name: callbacks.name,

@@ -290,7 +290,7 @@ class Rows {
       case Row.LOAD:
         return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].utilisation) };
       case Row.SLOW:
-        return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
+        return { name: "Callbacks", beside: `${countText(model.loops[item].slow.count)} ${model.threshold}` };
       case Row.TASK:
         return { name: model.ownName(item) || model.coroName(item), beside: model.ownName(item) ? model.coroName(item) : model.string(model.name[item]) };
       case Row.GROUP: {
