@@ -90,7 +90,7 @@ function paintRuler(canvas, view, palette, height) {
   }
 }
 
-/** All of the record: how many tasks live, the loop's load before them, slow callbacks at the top, and what part is seen below. */
+/** All of the record: how many tasks live, the loop's load before them, long callbacks at the top, and what part is seen below. */
 function paintOverview(canvas, model, view, palette, height) {
   const context = prepare(canvas, view.width, height);
   const whole = new View(model.duration, () => {});
