@@ -174,6 +174,10 @@ guard: build ## that no row of the guard takes more instructions than benches/in
 guard-update: build ## count the instructions anew, and keep them in benches/instructions.json
 	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --json benches/instructions.json
 
+.PHONY: screenshot
+screenshot: build $(VENV)/.test-tools ## docs/trace.png anew: the introduction's example, traced and drawn; needs Debian's chromium
+	@$(STAGE) "screenshot" $(BIN)/python scripts/screenshot
+
 SOAK_SECONDS ?= 30
 
 .PHONY: pythons

@@ -12,6 +12,7 @@ The command ``whilst SCRIPT`` needs no line in the program at all.
 # Type checkers know the name; importing it from `typing` would import typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from whilst._explain import explain
     from whilst._files import BinaryFile, TextFile
     from whilst._files import open as open
     from whilst._install import install, uninstall
@@ -30,6 +31,7 @@ __all__ = [
     "Metrics",
     "TextFile",
     "__version__",
+    "explain",
     "install",
     "new_event_loop",
     "run",
@@ -47,6 +49,7 @@ _HOMES = {
     "Metrics": "whilst._metrics",
     "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
+    "explain": "whilst._explain",
     "install": "whilst._install",
     "new_event_loop": "whilst._loop",
     "open": "whilst._files",

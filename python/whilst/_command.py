@@ -52,9 +52,11 @@ def main() -> None:
         _begin_trace(output)
 
     from whilst._children import include_children
+    from whilst._explain import explain_by_default
     from whilst._policy import CommandPolicy
 
     CommandPolicy.take_over()
+    explain_by_default()
     # Multiprocessing notes what __main__ is when it is imported, and so that must be the program's by then.
     module = _new_main()
     include_children()
@@ -301,6 +303,9 @@ class _TopLevel:
     ) -> None:
         if error is None or traceback is None:
             return
+        from whilst._explain import look_at
+
+        look_at(error)
         program_traceback: TracebackType | None = traceback
         while program_traceback is not None and program_traceback.tb_frame.f_globals is globals():
             program_traceback = program_traceback.tb_next

@@ -1,7 +1,7 @@
 """Reports of callbacks that hold the loop, while they do: what the watching thread calls (``event_loop/watchdog.rs``).
 
-:func:`report` is called in that thread, with the stack that the loop's thread had a moment before, and :func:`ended` once the callback has come
-to its end. What is said, where and how often, docs/slow-callbacks.md tells the user.
+:func:`report` is called in that thread, with the stack that the loop's thread had a moment before, and :func:`ended` once the
+callback has come to its end. What is said, where and how often, docs/slow-callbacks.md tells the user.
 """
 
 from __future__ import annotations
@@ -75,17 +75,35 @@ class _Frame(NamedTuple):
         return any(part in self.filename for part in _INSTALLED)
 
 
-# In the thread that loads this module first, which is a loop's.
 atexit.register(end_watching)
-at_exit = end_watching
 
 
 def report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, asked: bool) -> None:
     """Say that the loop is held, for *seconds* by now, by what its thread does.
 
-    *stack* is innermost first; ``None`` where it cannot be had. *again*: it was said of this very hold. *asked*: debug mode or ``WHILST_SLOW``
-    is on, and not the command's default alone.
+    *stack* is innermost first; ``None`` where it cannot be had. *again*: it was said of this very hold. *asked*: debug
+    mode or ``WHILST_SLOW`` is on, and not the command's default alone.
     """
+    try:
+        _report(loop, stack, seconds, again, asked)
+    except BaseException as error:
+        _tell_of(error)
+
+
+def ended(loop: Any, seconds: float) -> None:
+    """Note that what :func:`report` has said of the loop is over, after *seconds* in all."""
+    try:
+        _ended(loop, seconds)
+    except BaseException as error:
+        _tell_of(error)
+
+
+def _tell_of(error: BaseException) -> None:
+    """Tell of what a logging handler has raised, say, where nobody could catch it: as of any thread's end."""
+    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+
+
+def _report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, asked: bool) -> None:
     frames = _frames(stack or [])
     modules = {str(frame.entry[3].get("__name__", "")).partition(".")[0] for frame in frames}
     if not modules.isdisjoint(_DEBUGGERS):
@@ -134,8 +152,7 @@ def report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, as
         _log(logging.WARNING, _message(fields, frames, index, task, again), fields, loop, own)
 
 
-def ended(loop: Any, seconds: float) -> None:
-    """Note that what :func:`report` has said of the loop is over, after *seconds* in all."""
+def _ended(loop: Any, seconds: float) -> None:
     hold = _under_way.pop(id(loop), None)
     if hold is None:
         return
@@ -166,11 +183,13 @@ def _frames(stack: list[Entry]) -> list[_Frame]:
 
 def _own(frames: list[_Frame]) -> int:
     """The innermost line of the program: neither the stdlib's nor an installed package's, if there is one."""
-    for is_foreign in (lambda frame: frame.is_stdlib or frame.is_installed, lambda frame: frame.is_stdlib):
-        for index, frame in enumerate(frames):
-            if not is_foreign(frame):
-                return index
-    return 0
+    in_installed: int | None = None
+    for index, frame in enumerate(frames):
+        if frame.is_installed:
+            in_installed = index if in_installed is None else in_installed
+        elif not frame.is_stdlib:
+            return index
+    return in_installed or 0
 
 
 def _current_task(loop: Any) -> asyncio.Task[Any] | None:
@@ -258,13 +277,12 @@ def _log(level: int, message: str, fields: dict[str, Any], loop: Any, own: _Fram
 def _leave_no_thread() -> None:
     """Forget the object that ``threading.current_thread()``, of which logging asks the name, has made for this thread.
 
-    Up to 3.12 it would stay, as what is left of a thread that never was Python's.
+    A program that looks at its threads is to find its own.
     """
-    if sys.version_info < (3, 13):
-        private: Any = threading
-        with private._active_limbo_lock:
-            if isinstance(private._active.get(threading.get_ident()), private._DummyThread):
-                del private._active[threading.get_ident()]
+    private: Any = threading
+    with private._active_limbo_lock:
+        if isinstance(private._active.get(threading.get_ident()), private._DummyThread):
+            del private._active[threading.get_ident()]
 
 
 # The correction.

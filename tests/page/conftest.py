@@ -4,16 +4,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from whilst._trace.page import page as make_page
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it.
+@pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium; Playwright's own is not downloaded."""
     chromium = shutil.which("chromium")
@@ -28,9 +29,18 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
+@pytest.fixture(scope="package")
+def tab(browser: "Browser") -> Iterator["Page"]:
+    """One for all tests: to make one takes longer than most of them."""
+    page = browser.new_page()
+    page.set_default_timeout(10_000)
+    yield page
+    page.close()
+
+
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
-    """What browsers say in their consoles; there must be none of it at the end."""
+    """What the browser says in its console; there must be none of it at the end."""
     complaints: list[str] = []
     yield complaints
     # The tests themselves look at pixels.
@@ -38,32 +48,49 @@ def complaints() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def show(browser: "Browser", tmp_path: Path, complaints: list[str]) -> Iterator[Callable[..., "Page"]]:
+def show(tab: "Page", tmp_path: Path, complaints: list[str]) -> Iterator[Callable[..., "Page"]]:
     """Opens a record and waits for its first frame. No page may have asked for anything but itself."""
-    contexts = []
+    opened: list[str] = []
     requests: list[str] = []
 
-    def show(record: dict[str, Any], *, width: int = 1280, height: int = 800, **options: Any) -> "Page":
-        file = tmp_path / f"page-{len(contexts)}.html"
-        file.write_text(make_page(record), encoding="utf-8")
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, reduced_motion="reduce", **options
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        return page
+    def console(message: "ConsoleMessage") -> None:
+        if message.type != "log":
+            complaints.append(message.text)
 
+    def failed(error: "Error") -> None:
+        complaints.append(str(error))
+
+    def request(request: "Request") -> None:
+        requests.append(request.url)
+
+    def show(
+        record: dict[str, Any],
+        *,
+        width: int = 1280,
+        height: int = 800,
+        color_scheme: Literal["light", "dark"] = "light",
+    ) -> "Page":
+        file = tmp_path / f"page-{len(opened)}.html"
+        file.write_text(make_page(record), encoding="utf-8")
+        opened.append(file.as_uri())
+        tab.set_viewport_size({"width": width, "height": height})
+        tab.emulate_media(color_scheme=color_scheme, reduced_motion="reduce")
+        tab.goto(file.as_uri())
+        tab.wait_for_selector("html[data-ready]")
+        return tab
+
+    tab.on("console", console)
+    tab.on("pageerror", failed)
+    tab.on("request", request)
     yield show
-    for context in contexts:
-        context.close()
-    assert not [url for url in requests if not url.startswith(("file://", "data:"))]
-    assert len([url for url in requests if url.startswith("file://")]) == len(contexts)
+    # The theme that a test has chosen is not the next one's.
+    tab.evaluate("localStorage.clear()")
+    tab.goto("about:blank")
+    tab.remove_listener("console", console)
+    tab.remove_listener("pageerror", failed)
+    tab.remove_listener("request", request)
+    # A set, for a test may load one again.
+    assert {url for url in requests if not url.startswith(("data:", "about:"))} == set(opened)
 
 
 @pytest.fixture

@@ -30,8 +30,9 @@ class Record:
         )
         self.runs = columns("task", "begin", "end")
         self.waits = columns("task", "begin", "end", "kind", "on", "place", "stack")
-        self.callbacks = columns("name", "place", "begin", "end")
-        self.polls_at = columns("begin", "end")
+        self.callbacks = columns("name", "place", "begin", "end", "loop")
+        self.polls_at = columns("begin", "end", "loop")
+        self.loops = columns("driver", "begin", "end", "polls", "busy")
         self.transports = columns("kind", "peer", "begin", "end", "in", "out")
         self.bytes = columns("transport", "at", "in", "out")
 
@@ -100,11 +101,14 @@ class Record:
             stack=number,
         )
 
-    def poll(self, begin: float, end: float) -> None:
-        append(self.polls_at, begin=begin, end=end)
+    def loop(self, begin: float, end: float) -> None:
+        append(self.loops, driver=self.string("io_uring"), begin=begin, end=end, polls=1, busy=1)
+
+    def poll(self, begin: float, end: float, loop: int = 0) -> None:
+        append(self.polls_at, begin=begin, end=end, loop=loop)
 
     def callback(self, name: str, begin: float, end: float, place: int = -1) -> None:
-        append(self.callbacks, name=self.string(name), place=place, begin=begin, end=end)
+        append(self.callbacks, name=self.string(name), place=place, begin=begin, end=end, loop=0)
 
     def transport(self, kind: str, peer: str, begin: float, end: float) -> int:
         append(
@@ -123,6 +127,8 @@ class Record:
         self.transports["out"][transport] += sent
 
     def finish(self, duration: float) -> dict[str, Any]:
+        if not self.loops["begin"]:
+            self.loop(0, duration)
         return {
             **self.head,
             "duration": duration,
@@ -137,6 +143,7 @@ class Record:
             "polls_at": self.polls_at,
             "transports": self.transports,
             "bytes": self.bytes,
+            "loops": self.loops,
         }
 
 

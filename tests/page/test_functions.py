@@ -125,6 +125,20 @@ def test_the_critical_path_goes_through_what_was_awaited(functions: "Page") -> N
         assert before[3] <= after[2]
 
 
+def test_a_task_is_ready_from_its_creation(functions: "Page") -> None:
+    record = records.Record()
+    for begin in (0, 4_500, 5_000):
+        task = record.task("late", begin, 7_000)
+        record.run(task, 5_100, 5_200)
+        record.wait(task, "sleep", 5_200, 7_000)
+    told = functions.evaluate(
+        "(record) => { const model = new Model(record); return [0, 1, 2].map((task) => Array.from(model.segmentKind)"
+        ".slice(model.first[task], model.first[task + 1]).map((kind) => KINDS[kind].name)); }",
+        record.finish(7_000),
+    )
+    assert told == [["ready", "run", "sleep"], ["run", "sleep"], ["run", "sleep"]]
+
+
 def test_the_load_is_what_polls_leave(functions: "Page") -> None:
     record = records.Record()
     record.poll(100, 200)
@@ -135,3 +149,22 @@ def test_the_load_is_what_polls_leave(functions: "Page") -> None:
         record.finish(400),
     )
     assert loads == pytest.approx([1, 0, 0.5, 0.5, 0])
+
+
+def test_loops_of_several_threads_have_loads_of_their_own(functions: "Page") -> None:
+    """Two that follow each other are one lane, and where there is no loop there is no load."""
+    record = records.Record()
+    for begin, end in ((100, 400), (100, 1000), (500, 600)):
+        record.loop(begin, end)
+    record.poll(150, 250, 0)
+    record.poll(200, 1000, 1)
+    record.poll(500, 550, 2)
+    loads = functions.evaluate(
+        "(record) => new Model(record).loops.map((loop) =>"
+        " [[0, 100], [100, 150], [150, 250], [400, 500], [500, 600], [200, 1000]]"
+        ".map(([from, to]) => loop.load(from, to)))",
+        record.finish(1000),
+    )
+    assert len(loads) == 2
+    assert loads[0] == pytest.approx([0, 1, 0, 0, 0.5, 0.25])
+    assert loads[1] == pytest.approx([0, 1, 0.5, 0, 0, 0])

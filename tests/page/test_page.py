@@ -136,7 +136,7 @@ def test_the_summary(show: Show) -> None:
     summary = page.locator("#summary").inner_text()
     assert "15 tasks in 1.00 s" in summary
     assert "12 returned, 1 raised, 1 cancelled, 1 still pending" in summary.replace("\u202f", " ")
-    assert "31 %" in summary
+    assert "31\u00a0%" in summary
     holds = page.locator("h3:has-text('Longest holds') + table").inner_text()
     assert "52.0 ms" in holds.splitlines()[0]
     assert "Feed.data_received" in holds
@@ -305,7 +305,7 @@ def test_steps_by_keyboard(show: Show) -> None:
 
 def test_many_siblings_are_a_group_of_lanes(show: Show) -> None:
     page = show(records.many(2_000))
-    group = page.locator("#tree .row", has_text="at once")
+    group = page.locator("#tree .row", has_text="handle")
     assert "1\u202f999" in group.inner_text()
     assert group.get_attribute("aria-expanded") == "false"
     group.click()
@@ -320,28 +320,43 @@ def test_many_siblings_are_a_group_of_lanes(show: Show) -> None:
     assert "line = await reader.readline()" in page.locator("#story").inner_text()
 
 
-def test_dark_and_light(show: Show) -> None:
-    def ground(page: "Page") -> int:
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(int(part) for part in colour.strip("rgb()").split(","))
+@pytest.mark.parametrize(("scheme", "dark"), [("dark", True), ("light", False)])
+def test_dark_and_light(show: Show, scheme: str, dark: bool) -> None:
+    page = show(records.introduction(), color_scheme=scheme)
 
-    for scheme, dark in (("dark", True), ("light", False)):
-        page = show(records.introduction(), color_scheme=scheme)
-        assert (ground(page) < 200) is dark
-        assert colour(page, row_of(page, "Task-1"), 500_000) == "sleep"
-        page.keyboard.press("t")
+    def is_dark() -> bool:
         frame(page)
-        assert (ground(page) < 200) is not dark
         assert colour(page, row_of(page, "Task-1"), 500_000) == "sleep"
-        page.locator("#theme").click()
-        assert (ground(page) < 200) is dark
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in ground.strip("rgb()").split(",")) < 200
+
+    assert is_dark() is dark
+    page.keyboard.press("t")
+    assert is_dark() is not dark
+    # It is remembered.
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert is_dark() is not dark
+    page.locator("#theme").click()
+    assert is_dark() is dark
 
 
 def test_what_was_dropped_is_said(show: Show) -> None:
     assert show(records.introduction()).locator("#notice").is_hidden()
-    notice = show(records.introduction(dropped=12_345)).locator("#notice")
+    notice = show(records.introduction(dropped=12_345, dropped_tasks=1)).locator("#notice")
     assert notice.is_visible()
-    assert "12\u202f345 events of the beginning were dropped" in notice.inner_text()
+    assert "12\u202f345 events and 1 task of the beginning were dropped" in notice.inner_text()
+
+
+def test_time_of_which_events_were_dropped_does_not_look_busy(show: Show) -> None:
+    """The loop polled then too, but that is what was dropped."""
+    record = records.Record(dropped=10)
+    task = record.task("old", 0, 1000)
+    record.run(task, 800, 900)
+    record.poll(900, 1000)
+    page = show(record.finish(1000))
+    assert "50" in page.locator("#tree .row", has_text="Loop busy").inner_text()
+    assert "What is shown begins after 800" in page.locator("#notice").inner_text()
 
 
 HOSTILE = (
@@ -470,3 +485,60 @@ def test_tasks_that_wait_for_each_other(show: Show) -> None:
     record.wait(two, "task", 10, 1000, on=one)
     page = show(record.finish(1000))
     assert page.locator("#critical li").count() >= 1
+
+
+def test_keys_in_quick_succession_add_up(show: Show) -> None:
+    """With motion each is on its way while the next one comes."""
+    page = show(records.introduction())
+    page.emulate_media(reduced_motion="no-preference")
+    begin, end = span(page)
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert rest(page) == pytest.approx((end - begin) * 0.6**5)
+    page.locator("#tree .row", has_text="Task-1").click()
+    for _ in range(3):
+        page.keyboard.press(".")
+    rest(page)
+    # The third step, a run at the very end.
+    begin, end = span(page)
+    assert begin > 2_001_000
+    assert end < 2_002_000
+
+
+def rest(page: "Page") -> float:
+    """Waits until nothing moves; how much time is seen then, in µs."""
+    frame(page)
+    page.wait_for_selector("#lanes:not([data-moving])")
+    begin, end = span(page)
+    return end - begin
+
+
+def test_zoom_and_pan_by_touch(show: Show) -> None:
+    page = show(records.introduction())
+    row = row_of(page, "Task-1")
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *xs: float) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, x in enumerate(xs)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    begin, end = span(page)
+    x, y = lane_point(page, row, 500_000)
+    other, _ = lane_point(page, row, 1_000_000)
+    fingers("touchStart", x)
+    fingers("touchStart", x, other)
+    for step in range(1, 6):
+        fingers("touchMove", x, other + 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    close = span(page)
+    assert close[1] - close[0] == pytest.approx((end - begin) * (other - x) / (other + 100 - x), rel=0.02)
+    # The finger that was still holds what it was on.
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x, abs=3)
+    fingers("touchStart", x)
+    for step in range(1, 6):
+        fingers("touchMove", x - 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x - 100, abs=25)
+    touch.detach()

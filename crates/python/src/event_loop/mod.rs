@@ -146,13 +146,15 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
-    /// Where the loop is in the [trace](crate::trace) that it was last in.
-    pub(crate) lane: AtomicU64,
     guard: Guard,
     /// Pieces of work, counted while [`observing::SUSPECTED`].
     pieces: AtomicU32,
+    /// Where the loop is in the [trace](crate::trace) that it was last in.
+    pub(crate) lane: AtomicU64,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
+    untouched: AtomicBool,
     /// Many callbacks have been queued in this iteration.
     many_ready: AtomicBool,
     /// Many timers wait.
@@ -212,11 +214,12 @@ impl LoopCore {
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
-            lane: AtomicU64::new(0),
             guard: Guard::new()?,
             pieces: AtomicU32::new(0),
+            lane: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            untouched: AtomicBool::new(false),
             many_ready: AtomicBool::new(false),
             many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),

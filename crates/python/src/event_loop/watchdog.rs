@@ -44,6 +44,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// How long the thread waits for the next run of its loop.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What says that a loop is held, and that it is no longer.
+static REPORT: Import = Import::new("whilst._watchdog", "report");
+static ENDED: Import = Import::new("whilst._watchdog", "ended");
+
 /// All loops are looked after: the command `whilst` runs the program.
 static BY_DEFAULT: AtomicBool = AtomicBool::new(false);
 
@@ -164,8 +168,8 @@ impl LoopCore {
         }
         self.set_watcher(WATCHDOG | SUSPECTED, false);
         let watch = self.guard.watch.with(py, |watch| watch.clone());
-        if let Some(run) = watch.and_then(|watch| watch.end()) {
-            drop(run);
+        if let Some((Some(run), Some(since))) = watch.map(|watch| watch.end()) {
+            run.ended(py, since.elapsed());
         }
     }
 
@@ -208,6 +212,8 @@ struct Watch {
 
 struct Inner {
     run: Option<Arc<Run>>,
+    /// Since when the loop has been held by what was reported, and not yet that it is over.
+    reported: Option<Instant>,
     /// There is a thread.
     lives: bool,
 }
@@ -217,6 +223,8 @@ struct Run {
     core: Py<LoopCore>,
     /// The kernel's number of the loop's thread.
     thread: i32,
+    /// Its `threading.get_ident()`.
+    identity: Py<PyAny>,
 }
 
 impl Watch {
@@ -225,7 +233,7 @@ impl Watch {
             turn: AtomicU32::new(1),
             parked: AtomicBool::new(false),
             longest: AtomicU64::new(0),
-            inner: Mutex::new(Inner { run: None, lives: false }),
+            inner: Mutex::new(Inner { run: None, reported: None, lives: false }),
             changed: Condvar::new(),
         }
     }
@@ -259,16 +267,25 @@ impl Watch {
     /// A run begins, or goes on with another `longest`.
     fn begin(self: &Arc<Self>, this: &Bound<'_, LoopCore>, longest: Duration) -> PyResult<()> {
         let longest = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
-        let faster = longest < self.longest.swap(longest, Ordering::Relaxed);
+        let other = longest != self.longest.swap(longest, Ordering::Relaxed);
         if self.turn.load(Ordering::Relaxed) & 1 == 0 {
-            if faster {
+            if other {
+                // From here on.
+                this.get().count_piece();
                 self.wake();
             }
             return Ok(());
         }
         self.works_on();
+        let py = this.py();
+        // Looked up here, for the watching thread is not to import.
+        for import in [&REPORT, &ENDED] {
+            import.get(py)?;
+        }
+        frames::prepare(py)?;
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        let run = Arc::new(Run { core: this.clone().unbind(), thread });
+        let identity = this.as_any().getattr("_thread_id")?.unbind();
+        let run = Arc::new(Run { core: this.clone().unbind(), thread, identity });
         let mut inner = self.lock();
         inner.run = Some(run);
         if std::mem::replace(&mut inner.lives, true) {
@@ -277,77 +294,27 @@ impl Watch {
             return Ok(());
         }
         drop(inner);
-        static AT_EXIT: Import = Import::new("whilst._watchdog", "at_exit");
-        AT_EXIT.get(this.py())?;
-        let watch = Arc::clone(self);
+        let hold = Hold::new(self.turn.load(Ordering::Relaxed));
+        let watcher = Watcher { watch: Arc::clone(self), hold, idle: 0 };
         let watching = std::thread::Builder::new().name("whilst-watchdog".into()).stack_size(1 << 20);
         // No thread, no watchdog: nothing that a program should fail for.
-        if watching.spawn(move || watch.watch()).is_err() {
+        if watching.spawn(move || watcher.run()).is_err() {
             self.lock().lives = false;
         }
         Ok(())
     }
 
-    /// The run ends, or is no longer looked after. The caller drops what is returned.
-    fn end(&self) -> Option<Arc<Run>> {
+    /// The run ends, or is no longer looked after. Returns it, and what [`Inner::reported`] says.
+    fn end(&self) -> (Option<Arc<Run>>, Option<Instant>) {
         self.rests();
         let mut inner = self.lock();
         self.parked.store(false, Ordering::Relaxed);
         self.changed.notify_all();
-        inner.run.take()
+        (inner.run.take(), inner.reported.take())
     }
 
     fn longest(&self) -> Duration {
         Duration::from_nanos(self.longest.load(Ordering::Relaxed))
-    }
-
-    /// What the thread does.
-    fn watch(&self) {
-        let mut hold = Hold::new(self.turn.load(Ordering::Relaxed));
-        let mut idle = 0;
-        let mut inner = self.lock();
-        loop {
-            if inner.run.is_none() {
-                // One round of the interpreter after another: a test suite has thousands of short runs.
-                inner = self.sleep(inner, Some(LINGER), |inner| inner.run.is_none());
-                if inner.run.is_none() {
-                    inner.lives = false;
-                    return;
-                }
-            }
-            let period = hold.period(self.longest());
-            let begin = Instant::now();
-            inner = self.changed.wait_timeout(inner, period).unwrap_or_else(PoisonError::into_inner).0;
-            hold.excuse(begin.elapsed().saturating_sub(period + LATE));
-            let turn = self.turn.load(Ordering::Relaxed);
-            if turn & 1 == 1 && turn == hold.turn {
-                idle += 1;
-                if idle == 1 {
-                    self.parked.store(true, Ordering::Relaxed);
-                } else {
-                    // A look ago it was said that the thread parks, and the loop has not worked since: when it does it knows.
-                    inner = self.sleep(inner, None, |inner| {
-                        self.parked.load(Ordering::Relaxed) && inner.run.is_some()
-                    });
-                    idle = 0;
-                    hold = Hold::new(self.turn.load(Ordering::Relaxed));
-                }
-                continue;
-            }
-            if idle > 0 {
-                self.parked.store(false, Ordering::Relaxed);
-                idle = 0;
-            }
-            if turn == hold.turn || hold.suspected {
-                let Some(run) = inner.run.clone() else { continue };
-                drop(inner);
-                self.look(&mut hold, turn, &run);
-                drop(run);
-                inner = self.lock();
-            } else {
-                hold = Hold::new(turn);
-            }
-        }
     }
 
     fn sleep<'a>(
@@ -366,154 +333,225 @@ impl Watch {
             }
         }
     }
+}
 
-    /// Looks at a loop that has not waited for a while.
-    fn look(&self, hold: &mut Hold, turn: u32, run: &Run) {
-        let core = run.core.get();
-        let pieces = core.pieces.load(Ordering::Relaxed);
-        if turn != hold.turn || (hold.suspected && pieces != hold.pieces) {
-            if let Some(reported) = hold.reported.take() {
-                reported.ended(run, hold.duration());
-            }
-            if turn != hold.turn {
-                core.set_watcher(SUSPECTED, false);
-                *hold = Hold::new(turn);
-                return;
-            }
-            *hold = Hold { suspected: true, pieces, stood: stood_in_line(run.thread), ..Hold::new(turn) };
-            return;
-        }
-        if !hold.suspected {
-            // Whatever the loop does now has begun before this.
-            *hold = Hold { suspected: true, pieces, stood: stood_in_line(run.thread), ..Hold::new(turn) };
-            core.set_watcher(SUSPECTED, true);
-            if !core.is_watched_by(WATCHDOG) {
-                // The run has ended this very moment.
-                core.set_watcher(SUSPECTED, false);
-            }
-            return;
-        }
-        let due = hold.reported.as_ref().map_or(self.longest(), |reported| reported.again);
-        if hold.duration() < due {
-            return;
-        }
-        let stood = stood_in_line(run.thread);
-        hold.excuse(stood.saturating_sub(hold.stood));
-        hold.stood = stood;
-        if hold.duration() >= due && !OVER.load(Ordering::Relaxed) {
-            self.report(hold, run);
-        }
-    }
+/// What the watching thread does.
+struct Watcher {
+    watch: Arc<Watch>,
+    hold: Hold,
+    /// For so many looks the loop has been in one and the same wait.
+    idle: u32,
+}
 
-    fn report(&self, hold: &mut Hold, run: &Run) {
-        let may_want_gil = waits_for_a_lock(run.thread);
-        let asked = Instant::now();
-        let told = Python::try_attach(|py| {
-            let waited = asked.elapsed();
-            if may_want_gil && waited > self.longest() / 2 {
-                return Err(Missed);
+/// What the watching thread has to call Python for.
+enum Call {
+    /// The loop is held.
+    Report { run: Arc<Run>, asked: Instant, may_want_gil: bool },
+    /// What was reported is over, after this time.
+    Ended { run: Arc<Run>, duration: Duration },
+}
+
+impl Watcher {
+    fn run(mut self) {
+        let Some(first) = self.next_call() else { return };
+        // From the first report on the interpreter knows this thread until its end. Were it to forget it after each it would clear away
+        // what reports leave in `threading.local`s, by code of Python's and at a place that may not be left as `native_thread` says.
+        Python::try_attach(|py| {
+            let mut call = first;
+            loop {
+                self.perform(py, call);
+                match py.detach(|| self.next_call()) {
+                    Some(next) => call = next,
+                    None => break,
+                }
             }
-            self.report_now(py, hold, run)
-                .inspect_err(|error| error.clone_ref(py).write_unraisable(py, None))
-                .map_err(|_| Missed)
         });
-        match told {
-            Some(Ok(true)) => {
-                let again = hold.duration().max(AGAIN / 10) * 10;
-                hold.reported = Some(Reported { again });
+    }
+
+    /// Looks on until there is something to tell; `None` when there has been no run for a while.
+    fn next_call(&mut self) -> Option<Call> {
+        let watch = Arc::clone(&self.watch);
+        let mut inner = watch.lock();
+        loop {
+            if inner.run.is_none() {
+                // One run of a loop follows another: a test suite has thousands of short ones.
+                inner = watch.sleep(inner, Some(LINGER), |inner| inner.run.is_none());
+                if inner.run.is_none() && !OVER.load(Ordering::Relaxed) {
+                    inner.lives = false;
+                    return None;
+                }
+                continue;
             }
-            // It has gone on meanwhile, which the next look sees.
-            Some(Ok(false)) => {}
-            Some(Err(Missed)) | None => hold.since = Instant::now(),
+            let period = self.hold.period(watch.longest());
+            let begin = Instant::now();
+            inner = watch.changed.wait_timeout(inner, period).unwrap_or_else(PoisonError::into_inner).0;
+            self.hold.late += begin.elapsed().saturating_sub(period + LATE);
+            let turn = watch.turn.load(Ordering::Relaxed);
+            if turn & 1 == 1 && turn == self.hold.turn {
+                self.idle += 1;
+                if self.idle == 1 {
+                    watch.parked.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                // A look ago it was said that this thread parks, and the loop has not worked since: when it does it knows.
+                let parks = |inner: &Inner| watch.parked.load(Ordering::Relaxed) && inner.run.is_some();
+                inner = watch.sleep(inner, None, parks);
+                self.idle = 0;
+                self.hold = Hold::new(watch.turn.load(Ordering::Relaxed));
+                continue;
+            }
+            if self.idle > 0 {
+                watch.parked.store(false, Ordering::Relaxed);
+                self.idle = 0;
+            }
+            if turn != self.hold.turn && !self.hold.suspected {
+                self.hold = Hold::new(turn);
+                continue;
+            }
+            let Some(run) = inner.run.clone() else { continue };
+            if let Some(call) = self.look(&mut inner, turn, run) {
+                return Some(call);
+            }
         }
     }
 
-    /// True if the loop's thread was where it was, and it has been reported.
-    fn report_now(&self, py: Python<'_>, hold: &Hold, run: &Run) -> PyResult<bool> {
-        static REPORT: Import = Import::new("whilst._watchdog", "report");
-        let this = run.core.bind(py);
-        let core = this.get();
+    /// Looks at a loop that has not waited since the last look, or was suspected then.
+    fn look(&mut self, inner: &mut Inner, turn: u32, run: Arc<Run>) -> Option<Call> {
+        let core = run.core.get();
+        let hold = &mut self.hold;
+        let pieces = core.pieces.load(Ordering::Relaxed);
+        let has_moved = turn != hold.turn || (hold.suspected && pieces != hold.pieces);
+        let is_suspected = turn == hold.turn;
+        if has_moved || !hold.suspected {
+            if is_suspected != hold.suspected {
+                core.set_watcher(SUSPECTED, is_suspected);
+            }
+            *hold = Hold::new(turn);
+            if is_suspected {
+                // Whatever the loop does now has begun before this.
+                (hold.suspected, hold.pieces, hold.stood_before) = (true, pieces, stood_in_line(run.thread));
+            }
+            return inner.reported.take().map(|since| Call::Ended { run, duration: since.elapsed() });
+        }
+        let due = hold.again.unwrap_or_else(|| self.watch.longest());
+        if hold.duration() < due || OVER.load(Ordering::Relaxed) {
+            return None;
+        }
+        hold.stood = stood_in_line(run.thread).saturating_sub(hold.stood_before);
+        if hold.duration() < due {
+            return None;
+        }
+        let may_want_gil = waits_for_a_lock(run.thread);
+        Some(Call::Report { run, asked: Instant::now(), may_want_gil })
+    }
+
+    fn perform(&mut self, py: Python<'_>, call: Call) {
+        match call {
+            Call::Ended { run, duration } => run.ended(py, duration),
+            Call::Report { run, asked, may_want_gil } => {
+                if may_want_gil && asked.elapsed() > self.watch.longest() / 2 {
+                    self.hold.since = Instant::now();
+                    (self.hold.late, self.hold.stood) = (Duration::ZERO, Duration::ZERO);
+                    self.hold.stood_before = stood_in_line(run.thread);
+                    return;
+                }
+                let again = self.hold.again.is_some();
+                // What fails is no fault of the loop's: it goes on unwatched until it has moved.
+                let was_there = self.report(py, &run, again).unwrap_or(true);
+                if !was_there {
+                    // The next look sees where it has gone.
+                    return;
+                }
+                self.hold.again = Some(self.hold.duration().max(AGAIN / 10) * 10);
+                let mut inner = self.watch.lock();
+                if inner.run.as_ref().is_some_and(|current| Arc::ptr_eq(current, &run)) {
+                    inner.reported = Some(self.hold.since);
+                } else {
+                    drop(inner);
+                    run.ended(py, self.hold.duration());
+                }
+            }
+        }
+    }
+
+    /// True if the loop's thread was where it was, and that has been reported.
+    fn report(&self, py: Python<'_>, run: &Run, again: bool) -> PyResult<bool> {
+        let core = run.core.get();
         let is_there = || {
-            self.turn.load(Ordering::Relaxed) == hold.turn
-                && core.pieces.load(Ordering::Relaxed) == hold.pieces
+            self.watch.turn.load(Ordering::Relaxed) == self.hold.turn
+                && core.pieces.load(Ordering::Relaxed) == self.hold.pieces
         };
         if !is_there() {
             return Ok(false);
         }
-        let thread = this.as_any().getattr("_thread_id")?;
-        let stack = frames::stack_of(py, &thread)?;
+        let stack = frames::stack_of(py, run.identity.bind(py))?;
         if !is_there() {
             return Ok(false);
         }
-        let again = hold.reported.is_some();
+        let seconds = self.hold.duration().as_secs_f64();
         let asked = core.guard.asked.is_some() || core.is_debug();
-        let arguments = (this, stack, hold.duration().as_secs_f64(), again, asked).into_pyobject(py)?;
+        let arguments = (run.core.bind(py), stack, seconds, again, asked).into_pyobject(py)?;
         native_thread::call(REPORT.get(py)?, arguments.cast::<PyTuple>()?)?;
         Ok(true)
     }
 }
 
-/// The interpreter could not be asked in time.
-struct Missed;
-
-/// A piece of work that was reported.
-struct Reported {
-    /// When it is to be again.
-    again: Duration,
-}
-
-impl Reported {
-    fn ended(&self, run: &Run, duration: Duration) {
-        static ENDED: Import = Import::new("whilst._watchdog", "ended");
+impl Run {
+    fn ended(&self, py: Python<'_>, duration: Duration) {
         if OVER.load(Ordering::Relaxed) {
             return;
         }
-        Python::try_attach(|py| {
-            let tell = || -> PyResult<()> {
-                let arguments = (run.core.bind(py), duration.as_secs_f64()).into_pyobject(py)?;
-                native_thread::call(ENDED.get(py)?, arguments.cast::<PyTuple>()?).map(drop)
-            };
-            tell().unwrap_or_else(|error| error.write_unraisable(py, None));
-        });
+        let tell = || -> PyResult<()> {
+            let arguments = (self.core.bind(py), duration.as_secs_f64()).into_pyobject(py)?;
+            native_thread::call(ENDED.get(py)?, arguments.cast::<PyTuple>()?).map(drop)
+        };
+        // It tells itself what goes wrong.
+        drop(tell());
     }
 }
 
 /// What the thread remembers between two looks of what it has seen.
 struct Hold {
     turn: u32,
-    /// Since when it has been seen, put forward by what does not count.
+    /// Since when it has been seen.
     since: Instant,
+    /// For so long since then this thread could not run, ...
+    late: Duration,
+    /// ... and the loop's stood in line, as far as is known. The two may be the same time.
+    stood: Duration,
     /// The loop counts its pieces of work, and stood at this one.
     suspected: bool,
     pieces: u32,
     /// What [`stood_in_line`] said then.
-    stood: Duration,
-    reported: Option<Reported>,
+    stood_before: Duration,
+    /// It was reported, and is to be again when it has lasted for so long.
+    again: Option<Duration>,
 }
 
 impl Hold {
     fn new(turn: u32) -> Self {
-        let (suspected, pieces, stood) = (false, 0, Duration::ZERO);
-        Self { turn, since: Instant::now(), suspected, pieces, stood, reported: None }
+        Self {
+            turn,
+            since: Instant::now(),
+            late: Duration::ZERO,
+            stood: Duration::ZERO,
+            suspected: false,
+            pieces: 0,
+            stood_before: Duration::ZERO,
+            again: None,
+        }
     }
 
+    /// How long it has lasted by now, without what does not count.
     fn duration(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    /// Leaves this time out.
-    fn excuse(&mut self, time: Duration) {
-        self.since = (self.since + time).min(Instant::now());
+        self.since.elapsed().saturating_sub(self.late.max(self.stood))
     }
 
     /// How long to sleep before the next look.
     fn period(&self, longest: Duration) -> Duration {
         let period = (longest / LOOKS).clamp(SHORTEST, LONGEST);
-        if self.reported.is_some() {
-            period.max(self.duration() / 16).min(LONGEST.max(period))
-        } else {
-            period
-        }
+        // How long it was in the end is told to some per cent.
+        if self.again.is_some() { (self.duration() / 16).clamp(period, LONGEST) } else { period }
     }
 }
 

@@ -11,6 +11,13 @@ use super::imports::Import;
 /// The deepest stack that is taken whole; of a deeper one, its innermost frames.
 const DEEPEST: usize = 300;
 
+static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
+
+/// Looks up what [`stack_of`] needs.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    CURRENT_FRAMES.get(py).map(drop)
+}
+
 /// What is taken of a frame.
 struct Moment<'py> {
     code: Bound<'py, PyAny>,
@@ -27,28 +34,29 @@ pub(crate) fn stack_of<'py>(
     py: Python<'py>,
     thread: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyList>>> {
-    static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
     let frames = CURRENT_FRAMES.get(py)?.call0()?;
     let Some(innermost) = frames.cast::<PyDict>()?.get_item(thread)? else { return Ok(None) };
     let mut moments = Vec::with_capacity(DEEPEST);
-    let Some(stopped) = world::stop(py) else { return Ok(None) };
-    let mut frame = innermost.as_ptr().cast::<ffi::PyFrameObject>();
+    // Dropped when the others run again: who knows what the end of an object calls.
     let mut held: Vec<Bound<'_, PyAny>> = Vec::new();
-    while !frame.is_null() && moments.len() < DEEPEST {
-        // SAFETY: the thread is attached, `frame` is a frame object that we hold, and no other thread runs Python code; each result is
-        // a new reference, of which that of the frame below may be NULL.
-        unsafe {
-            moments.push(Moment {
-                code: Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame).cast()),
-                globals: Bound::from_owned_ptr(py, ffi::PyFrame_GetGlobals(frame)),
-                line: ffi::PyFrame_GetLineNumber(frame),
-                instruction: ffi::PyFrame_GetLasti(frame),
-            });
-            frame = ffi::PyFrame_GetBack(frame);
-            held.extend(Bound::from_owned_ptr_or_opt(py, frame.cast::<ffi::PyObject>()));
+    {
+        let Some(_stopped) = world::stop(py) else { return Ok(None) };
+        let mut frame = innermost.as_ptr().cast::<ffi::PyFrameObject>();
+        while !frame.is_null() && moments.len() < DEEPEST {
+            // SAFETY: the thread is attached, `frame` is a frame object that we hold, and no other thread runs Python code; each
+            // result is a new reference, of which that of the frame below may be NULL.
+            unsafe {
+                moments.push(Moment {
+                    code: Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame).cast()),
+                    globals: Bound::from_owned_ptr(py, ffi::PyFrame_GetGlobals(frame)),
+                    line: ffi::PyFrame_GetLineNumber(frame),
+                    instruction: ffi::PyFrame_GetLasti(frame),
+                });
+                frame = ffi::PyFrame_GetBack(frame);
+                held.extend(Bound::from_owned_ptr_or_opt(py, frame.cast::<ffi::PyObject>()));
+            }
         }
     }
-    drop(stopped);
     drop(held);
     let stack = PyList::empty(py);
     for Moment { code, globals, line, instruction } in moments {
