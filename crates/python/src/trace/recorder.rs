@@ -284,10 +284,10 @@ impl Recorder {
     pub(super) fn polled(&mut self, lane: u16, begin: u64, end: u64) {
         let place = self.lane(lane);
         place.polls += 1;
-        place.polled += end - begin;
+        place.polled += end.saturating_sub(begin);
         place.last = end;
         match &mut place.poll {
-            Some((_, until)) if begin - *until < SHORT => *until = end,
+            Some((_, until)) if begin.saturating_sub(*until) < SHORT => *until = end,
             poll => {
                 if let Some((begin, end)) = poll.replace((begin, end))
                     && end - begin >= SHORT
