@@ -1,6 +1,5 @@
 """`whilst --trace OUT`, and what becomes of the file however a program ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -81,7 +80,10 @@ asyncio.run(main())
     ("arguments", "message"),
     [
         (["--trace"], "Argument expected for the --trace option"),
-        (["--trace", "out.txt", "program.py"], "--trace: a trace's name must end in .html or .json: 'out.txt'"),
+        (
+            ["--trace", "out.txt", "program.py"],
+            "--trace: a trace's name must end in .html or .json: 'out.txt'",
+        ),
         (["--trace", "no/out.html", "program.py"], "--trace: [Errno 2] No such file or directory:"),
     ],
 )
@@ -92,7 +94,9 @@ def test_what_is_refused(tmp_path: Path, arguments: list[str], message: str) -> 
 
 
 def test_the_programs_arguments_are_its_own(tmp_path: Path) -> None:
-    ended = run(tmp_path, "--trace", "out.json", "program.py", "--trace", "x", code="import sys; print(sys.argv)")
+    ended = run(
+        tmp_path, "--trace", "out.json", "program.py", "--trace", "x", code="import sys; print(sys.argv)"
+    )
     assert ended.stdout == "['program.py', '--trace', 'x']\n"
     ended = run(tmp_path, "--trace", "out.json", "-m", "program", "y")
     assert ended.stdout == f"['{tmp_path / 'program.py'}', 'y']\n"
@@ -133,4 +137,4 @@ def test_the_old_file_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
     code = "import asyncio; print(open('out.html').read()); asyncio.run(asyncio.sleep(0))"
     assert run(tmp_path, "--trace", "out.html", "program.py", code=code).stdout == "old\n"
     assert Trace(tmp_path / "out.html").tasks()
-    assert os.stat(tmp_path / "out.html").st_mode & 0o444 == 0o444
+    assert (tmp_path / "out.html").stat().st_mode & 0o444 == 0o444

@@ -85,16 +85,21 @@ def test_arrows_begin_and_end_in_slices(events: list[dict[str, Any]]) -> None:
             arrows[event["id"]].append(event)
             lane = (event["pid"], event["tid"])
             assert any(
-                (it["pid"], it["tid"]) == lane and it["ts"] <= event["ts"] <= it["ts"] + it["dur"] for it in slices
+                (it["pid"], it["tid"]) == lane and it["ts"] <= event["ts"] <= it["ts"] + it["dur"]
+                for it in slices
             ), event
-    assert {event["name"] for event in sum(arrows.values(), [])} == {"makes", "wakes"}
+    assert {event["name"] for both in arrows.values() for event in both} == {"makes", "wakes"}
     for begin, end in arrows.values():
         assert (begin["ph"], end["ph"], begin["name"]) == ("s", "f", end["name"])
         assert begin["ts"] <= end["ts"]
 
 
 def test_lanes_have_names(events: list[dict[str, Any]]) -> None:
-    named = {(event["pid"], event["tid"]): event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    named = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in events
+        if event["name"] == "thread_name"
+    }
     used = {(event["pid"], event["tid"]) for event in events if event["ph"] in "Xsf"}
     assert used <= named.keys()
     assert 'a "name" </script> child' in named.values()
