@@ -1,8 +1,9 @@
 """A record in Chrome's trace-event format, which Perfetto opens.
 
-https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU is the format. A loop is a "process" here, and
-each of its tasks a "thread": the task's life is a slice, in it lie its steps and its waits. Arrows lead from the line that
-makes a task to its first step, and from the end of a task to the step of one that has waited for it. Bytes are counters, one a transport.
+https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU is the format. A loop is a "process" here,
+and each of its tasks a "thread": the task's life is a slice, in it lie its steps and its waits. Arrows lead from the line
+that makes a task to its first step, and from the end of a task to the step of one that has waited for it. Bytes are
+counters, one a transport.
 """
 
 import json
