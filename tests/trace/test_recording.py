@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import whilst
+from tls import client_context, server_context
 from traces import Trace
 
 pytestmark = pytest.mark.usefixtures("driver")
@@ -528,3 +529,30 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with whilst.trace(tmp_path / "one.html"), pytest.raises(RuntimeError, match="recorded already"):
         whilst.trace(tmp_path / "two.html").start()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.json", "one.html"]
+
+
+def test_tls(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(1000))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context())
+        port = int(server.sockets[0].getsockname()[1])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_context(), server_hostname="localhost"
+        )
+        writer.write(bytes(1000))
+        await reader.readexactly(1000)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    trace = record(tmp_path, main)
+    one, other = trace.rows("transports")
+    assert (one["kind"], other["kind"]) == ("tls", "tls")
+    # What was encrypted, once, with the handshake.
+    assert one["in"] > 1000
+    assert one["out"] > 1000
