@@ -103,6 +103,18 @@ def end_watching() -> None:
 def watch_by_default() -> None:
     """Have loops looked after that are not told otherwise, with their slow_callback_duration."""
 
+# A trace, one at a time: see whilst._trace.
+def start_trace(
+    threshold: float,
+    capacity: int,
+    python: list[str],
+    packages: list[str],
+    waiting: list[str],
+    kinds: dict[str, str],
+) -> None: ...
+def trace_running_loop(event_loop: LoopCore, task: asyncio.Task[Any] | None) -> None: ...
+def stop_trace() -> dict[str, object] | None: ...
+def forget_trace() -> None: ...
 def new_handle(event_loop: LoopCore, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
     """Make a Handle of a callback without scheduling it."""
 
