@@ -1057,13 +1057,6 @@ FAULTY: dict[str, tuple[str, str]] = {
         """,
         "return (await answer).get('key')",
     ),
-    "any of an asynchronous generator": (
-        r"""
-        async def main():
-            return any(one for one in numbers())
-        """,
-        "`numbers()` is an asynchronous generator",
-    ),
     "with a comment behind": (
         r"""
         async def main():
