@@ -12,7 +12,7 @@ import os
 import sys
 from types import CodeType, ModuleType, TracebackType
 
-_USAGE = "usage: whilst [-h] [-V] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]\n       whilst top [-h] [PID]"
+_USAGE = "usage: whilst [-h] [-V] [--trace OUT] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]\n       whilst top [-h] [PID]"
 
 _HELP = f"""\
 {_USAGE}
@@ -25,6 +25,7 @@ Run a Python program as `python` does, with its asyncio event loops made by whil
   -              run what is read from standard input (also when nothing is named)
   ARG ...        the program's own arguments, sys.argv[1:]
   top [PID]      show what the loop of a running program does (a file of that name: ./top)
+  --trace OUT    record what the event loops do: OUT.html to look at, or OUT.json for Perfetto
   -h, --help     print this and exit
   -V, --version  print the version and exit
 
@@ -45,7 +46,10 @@ def main() -> None:
         from whilst._top import main as top
 
         raise SystemExit(top(sys.argv[2:]))
+    output = _trace_option()
     kind, target, arguments = _parse(sys.argv[1:])
+    if output is not None:
+        _begin_trace(output)
 
     from whilst._children import include_children
     from whilst._explain import explain_by_default
@@ -65,6 +69,30 @@ def main() -> None:
             _run_stdin(arguments, module)
         case _:
             _run_file(target, arguments, module)
+
+
+def _trace_option() -> str | None:
+    """The argument of ``--trace``, which is taken off ``sys.argv`` with it."""
+    match sys.argv[1:]:
+        case ["--trace", output, *_]:
+            del sys.argv[1:3]
+            return output
+        case ["--trace"]:
+            _refuse("Argument expected for the --trace option")
+        case [option, *_] if option.startswith("--trace="):
+            del sys.argv[1]
+            return option.removeprefix("--trace=")
+    return None
+
+
+def _begin_trace(output: str) -> None:
+    """Record from now on. The file is written at exit."""
+    from whilst._trace import trace
+
+    try:
+        trace(output).start()
+    except (ValueError, OSError) as error:
+        _refuse(f"--trace: {error}")
 
 
 def _parse(arguments: list[str]) -> tuple[str, str, list[str]]:

@@ -34,9 +34,6 @@ LONGEST_QUESTION = 4096
 #: So many clients may be connected at a time.
 MOST_CLIENTS = 8
 
-#: A client that takes none of its answer for so long is disconnected, in seconds: the others wait meanwhile.
-PATIENCE = 5.0
-
 #: So many tasks are looked at for one answer, and so many of a loop described at most, and if the question does not say.
 MOST_TASKS = 10_000
 MOST_LISTED = 2000
@@ -85,7 +82,7 @@ def address(pid: int, uid: int | None = None) -> str:
 
 def programs(uid: int | None = None) -> list[int]:
     """The processes of a user that have a socket, or had one when they were killed."""
-    found = set()
+    found: set[int] = set()
     for folder in folders(uid):
         with contextlib.suppress(OSError):
             found.update(pid for name in os.listdir(folder) if (pid := _pid_of(name)) is not None)
@@ -178,11 +175,14 @@ def _open_folder() -> int:
 
 
 class _Client:
-    """A connection, and what of its question has come."""
+    """A connection, what of its questions has come, and what of an answer it has not taken yet."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.received = b""
+        self.unsent = b""
+        #: It is disconnected when it has its answer.
+        self.ends = False
 
 
 class _Server:
@@ -268,10 +268,15 @@ class _Server:
             for descriptor, _ in poll.poll():
                 if descriptor != self._socket.fileno():
                     client = self._clients[descriptor]
-                    if not self._serve(client):
+                    try:
+                        self._serve(client)
+                    except OSError:
                         poll.unregister(descriptor)
                         del self._clients[descriptor]
                         client.connection.close()
+                    else:
+                        # Who does not take an answer is not asked for another question.
+                        poll.modify(descriptor, select.POLLOUT if client.unsent else select.POLLIN)
                 elif (connection := self._accept()) is not None:
                     poll.register(connection, select.POLLIN)
                     self._clients[connection.fileno()] = _Client(connection)
@@ -290,24 +295,33 @@ class _Server:
         if uid not in (0, os.geteuid()) or len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return None
-        connection.settimeout(PATIENCE)
+        connection.setblocking(False)
         return connection
 
-    def _serve(self, client: _Client) -> bool:
-        """Answer what has come. False if the connection is to be closed."""
-        try:
+    def _serve(self, client: _Client) -> None:
+        """Answer what has come, as far as it is taken. Raises OSError if the connection is at its end."""
+        if not client.unsent:
             received = client.connection.recv(LONGEST_QUESTION)
             if not received:
-                return False
-            *questions, client.received = (client.received + received).split(b"\n")
-            for question in questions:
-                client.connection.sendall(self._answer(question))
-            if len(client.received) > LONGEST_QUESTION:
-                client.connection.sendall(_line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"}))
-                return False
-        except OSError:
-            return False
-        return True
+                raise ConnectionResetError
+            client.received += received
+        while True:
+            if client.unsent:
+                with contextlib.suppress(BlockingIOError):
+                    client.unsent = client.unsent[client.connection.send(client.unsent) :]
+                if client.unsent:
+                    return
+            if client.ends:
+                raise ConnectionAbortedError
+            question, end, rest = client.received.partition(b"\n")
+            if len(question) > LONGEST_QUESTION:
+                client.unsent = _line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"})
+                client.ends = True
+            elif end:
+                client.received = rest
+                client.unsent = self._answer(question)
+            else:
+                return
 
     def _answer(self, line: bytes) -> bytes:
         import json
@@ -337,7 +351,6 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
-    import platform
     import threading
     import time
 
@@ -350,7 +363,7 @@ def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
     return {
         "program": _program(),
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "whilst": __version__,
         "time": time.time(),
         "uptime": time.monotonic() - began,
@@ -478,7 +491,7 @@ def _describe_task(task: "asyncio.Task[Any]", frame: "FrameType | None", stacks:
     if kind == "running":
         # Its coroutines are on the stack of the loop's thread.
         places = _stack(frame) or places
-    own = [place for place in places if place[0] and not place[0].startswith(_libraries())]
+    own = [place for place in places if place[0] and not str(place[0]).startswith(_libraries())]
     coroutine: Any = task.get_coro()
     described = {
         "id": id(task),

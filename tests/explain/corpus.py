@@ -371,7 +371,7 @@ FAULTY: dict[str, tuple[str, str]] = {
             await once
             await once
         """,
-        "`once` was awaited before",
+        "`once` has been awaited, run as a task or closed before",
     ),
     "run in a running loop": (
         r"""
@@ -921,7 +921,7 @@ FAULTY: dict[str, tuple[str, str]] = {
             for _ in range(3):
                 await once
         """,
-        "`once` was awaited before",
+        "`once` has been awaited, run as a task or closed before",
     ),
     "run in a running loop, in an expression": (
         r"""
@@ -1582,6 +1582,10 @@ HARMLESS: dict[str, str] = {
         async def main():
             await it()
     """,
+    "await of what a dictionary has": r"""
+        async def main():
+            await {}.get('key')
+    """,
     "await of a class's instance": r"""
         async def main():
             await Session()
@@ -1695,5 +1699,19 @@ HARMLESS: dict[str, str] = {
         async def main():
             async with asyncio.TaskGroup() as group:
                 group.create_task(work())
+    """,
+    "attribute of the task that runs": r"""
+        async def main():
+            return asyncio.current_task().coro
+    """,
+    "item of the task that runs": r"""
+        async def main():
+            task = asyncio.current_task()
+            return task['name']
+    """,
+    "await of one of several functions": r"""
+        async def main():
+            for function in (print, fetch):
+                await function
     """,
 }

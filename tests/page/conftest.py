@@ -29,7 +29,7 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tab(browser: "Browser") -> Iterator["Page"]:
     """One for all tests: to make one takes longer than most of them."""
     page = browser.new_page()

@@ -125,6 +125,20 @@ def test_the_critical_path_goes_through_what_was_awaited(functions: "Page") -> N
         assert before[3] <= after[2]
 
 
+def test_a_task_is_ready_from_its_creation(functions: "Page") -> None:
+    record = records.Record()
+    for begin in (0, 4_500, 5_000):
+        task = record.task("late", begin, 7_000)
+        record.run(task, 5_100, 5_200)
+        record.wait(task, "sleep", 5_200, 7_000)
+    told = functions.evaluate(
+        "(record) => { const model = new Model(record); return [0, 1, 2].map((task) => Array.from(model.segmentKind)"
+        ".slice(model.first[task], model.first[task + 1]).map((kind) => KINDS[kind].name)); }",
+        record.finish(7_000),
+    )
+    assert told == [["ready", "run", "sleep"], ["run", "sleep"], ["run", "sleep"]]
+
+
 def test_the_load_is_what_polls_leave(functions: "Page") -> None:
     record = records.Record()
     record.poll(100, 200)

@@ -136,7 +136,7 @@ def test_the_summary(show: Show) -> None:
     summary = page.locator("#summary").inner_text()
     assert "15 tasks in 1.00 s" in summary
     assert "12 returned, 1 raised, 1 cancelled, 1 still pending" in summary.replace("\u202f", " ")
-    assert "31 %" in summary
+    assert "31\u00a0%" in summary
     holds = page.locator("h3:has-text('Longest holds') + table").inner_text()
     assert "52.0 ms" in holds.splitlines()[0]
     assert "Feed.data_received" in holds
@@ -343,9 +343,20 @@ def test_dark_and_light(show: Show, scheme: str, dark: bool) -> None:
 
 def test_what_was_dropped_is_said(show: Show) -> None:
     assert show(records.introduction()).locator("#notice").is_hidden()
-    notice = show(records.introduction(dropped=12_345)).locator("#notice")
+    notice = show(records.introduction(dropped=12_345, dropped_tasks=1)).locator("#notice")
     assert notice.is_visible()
-    assert "12\u202f345 events of the beginning were dropped" in notice.inner_text()
+    assert "12\u202f345 events and 1 task of the beginning were dropped" in notice.inner_text()
+
+
+def test_time_of_which_events_were_dropped_does_not_look_busy(show: Show) -> None:
+    """The loop polled then too, but that is what was dropped."""
+    record = records.Record(dropped=10)
+    task = record.task("old", 0, 1000)
+    record.run(task, 800, 900)
+    record.poll(900, 1000)
+    page = show(record.finish(1000))
+    assert "50" in page.locator("#tree .row", has_text="Loop busy").inner_text()
+    assert "What is shown begins after 800" in page.locator("#notice").inner_text()
 
 
 HOSTILE = (
@@ -500,3 +511,34 @@ def rest(page: "Page") -> float:
     page.wait_for_selector("#lanes:not([data-moving])")
     begin, end = span(page)
     return end - begin
+
+
+def test_zoom_and_pan_by_touch(show: Show) -> None:
+    page = show(records.introduction())
+    row = row_of(page, "Task-1")
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *xs: float) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, x in enumerate(xs)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    begin, end = span(page)
+    x, y = lane_point(page, row, 500_000)
+    other, _ = lane_point(page, row, 1_000_000)
+    fingers("touchStart", x)
+    fingers("touchStart", x, other)
+    for step in range(1, 6):
+        fingers("touchMove", x, other + 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    close = span(page)
+    assert close[1] - close[0] == pytest.approx((end - begin) * (other - x) / (other + 100 - x), rel=0.02)
+    # The finger that was still holds what it was on.
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x, abs=3)
+    fingers("touchStart", x)
+    for step in range(1, 6):
+        fingers("touchMove", x - 20 * step)
+    fingers("touchEnd")
+    frame(page)
+    assert lane_point(page, row, 500_000)[0] == pytest.approx(x - 100, abs=25)
+    touch.detach()

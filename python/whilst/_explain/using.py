@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import difflib
 from typing import TYPE_CHECKING, Any
 
 from whilst._explain.mistakes import Hint, short
-from whilst._explain.place import UNKNOWN
+from whilst._explain.place import UNKNOWN, is_a
 from whilst._explain.rewriting import Rewriting
-from whilst._explain.values import AWAITABLES, is_coroutine_function, is_surely, kind_of, may_be
+from whilst._explain.values import AWAITABLES, code_of, is_surely, kind_of, may_be
 
 if TYPE_CHECKING:
     import re
@@ -80,6 +81,10 @@ _OF_TASKS_ONLY = frozenset(
         "status",
     ]
 )
+
+
+#: Builtin functions that complain of their argument, and not of what is in it.
+_OF_ONE = (len, int, float, abs, iter, list, tuple, set, dict, next, bytes, round)
 
 
 def attribute(exception: AttributeError, place: Place, _match: re.Match[str]) -> Hint | None:
@@ -218,20 +223,7 @@ def _operands_of_call(place: Place, match: re.Match[str]) -> tuple[list[ast.expr
         return arguments, True
     # Of a builtin function with one argument it is plain which was wrong, of others only if it is known what they are.
     function = place.value(node.func)
-    is_plain = len(arguments) == 1 and function in (
-        len,
-        int,
-        float,
-        abs,
-        iter,
-        list,
-        tuple,
-        set,
-        dict,
-        next,
-        bytes,
-        round,
-    )
+    is_plain = len(arguments) == 1 and any(function is one for one in _OF_ONE)
     return arguments, not is_plain
 
 
@@ -253,7 +245,7 @@ def context_expressions(place: Place, *kinds: type[ast.With | ast.AsyncWith]) ->
 def not_awaited(place: Place, node: ast.expr, what: str, value: Any) -> Hint | None:
     """Say that an expression has to be awaited before it is used."""
     tree = place.tree()
-    if tree is None or isinstance(node, ast.Await):
+    if tree is None or isinstance(node, ast.Await) or _is_current(value):
         return None
     if (parameter := _parameter(place, node)) is not None and value is not UNKNOWN:
         return _passed_without(place, parameter, what, value)
@@ -274,6 +266,17 @@ def not_awaited(place: Place, node: ast.expr, what: str, value: Any) -> Hint | N
     # What is awaited now may be asynchronous itself.
     remark = ", with another `await` in front if what that gives is to be awaited as well"
     return Hint(reason, rewriting.expression(outer), remark)
+
+
+def _is_current(value: Any) -> bool:
+    """Whether this is the task that runs, which cannot await itself."""
+    if not is_a(value, asyncio.Task):
+        return False
+    if value.done():
+        # Looked at after its end it is the one that has failed.
+        return not value.cancelled() and value._exception is not None
+    loop = asyncio._get_running_loop()
+    return loop is not None and asyncio.current_task(loop) is value
 
 
 def _parameter(place: Place, node: ast.expr) -> str | None:
@@ -320,11 +323,7 @@ def _gives(place: Place, node: ast.expr, value: Any) -> bool:
     code = getattr(value, "cr_code", None)
     if not isinstance(node, ast.Call) or code is None:
         return False
-    function = place.value(node.func)
-    return (
-        is_coroutine_function(function)
-        and getattr(getattr(function, "__func__", function), "__code__", None) is code
-    )
+    return code_of(place.value(node.func)) is code
 
 
 def _is_in_async_function(tree: Tree, node: ast.AST) -> bool:

@@ -41,6 +41,9 @@ class Lifecycle(Signals, Processes):
     #: The loop's number in this process.
     _number: int
 
+    #: Mistakes are explained because this loop runs in debug mode.
+    _explains = False
+
     #: The process has forked while the loop ran, and this is the child.
     _task_left_behind = False
 
@@ -74,8 +77,8 @@ class Lifecycle(Signals, Processes):
             running.show()
         self._enter()
         hooks = sys.get_asyncgen_hooks()
-        debug = self.get_debug()
-        loop_begins(debug)
+        self._explains = self.get_debug()
+        loop_begins(self._explains)
         try:
             self._thread_id = threading.get_ident()
             self._set_coroutine_origin_tracking(self.get_debug())
@@ -94,7 +97,8 @@ class Lifecycle(Signals, Processes):
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
-            loop_ends(debug)
+            loop_ends(self._explains)
+            self._explains = False
 
     def run_until_complete(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
         """Run until a future, or a task made of a coroutine, is done. Return its result or raise its exception.
@@ -174,6 +178,17 @@ class Lifecycle(Signals, Processes):
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
             self.call_soon_threadsafe(self._look_after_again)
+            self.call_soon_threadsafe(self._explain_in_debug_mode)
+
+    def _explain_in_debug_mode(self) -> None:
+        """Debug mode was turned on or off while the loop runs."""
+        debug = self.get_debug()
+        if self.is_running() and debug is not self._explains:
+            self._explains = debug
+            if debug:
+                loop_begins(debug)
+            else:
+                loop_ends(True)
 
 
 def give_way() -> None:

@@ -26,7 +26,7 @@ use super::observing::{SUSPECTED, WATCHDOG};
 use super::{LoopCore, this_thread};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
-use crate::ffi::{native_thread, thread_stack};
+use crate::ffi::{frames, native_thread};
 
 /// The thread looks so many times within the time that a callback may take.
 const LOOKS: u32 = 4;
@@ -282,7 +282,7 @@ impl Watch {
         for import in [&REPORT, &ENDED] {
             import.get(py)?;
         }
-        thread_stack::prepare(py)?;
+        frames::prepare(py)?;
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let identity = this.as_any().getattr("_thread_id")?.unbind();
         let run = Arc::new(Run { core: this.clone().unbind(), thread, identity });
@@ -385,7 +385,7 @@ impl Watcher {
             let period = self.hold.period(watch.longest());
             let begin = Instant::now();
             inner = watch.changed.wait_timeout(inner, period).unwrap_or_else(PoisonError::into_inner).0;
-            self.hold.excuse(begin.elapsed().saturating_sub(period + LATE));
+            self.hold.late += begin.elapsed().saturating_sub(period + LATE);
             let turn = watch.turn.load(Ordering::Relaxed);
             if turn & 1 == 1 && turn == self.hold.turn {
                 self.idle += 1;
@@ -429,7 +429,7 @@ impl Watcher {
             *hold = Hold::new(turn);
             if is_suspected {
                 // Whatever the loop does now has begun before this.
-                (hold.suspected, hold.pieces, hold.stood) = (true, pieces, stood_in_line(run.thread));
+                (hold.suspected, hold.pieces, hold.stood_before) = (true, pieces, stood_in_line(run.thread));
             }
             return inner.reported.take().map(|since| Call::Ended { run, duration: since.elapsed() });
         }
@@ -437,9 +437,7 @@ impl Watcher {
         if hold.duration() < due || OVER.load(Ordering::Relaxed) {
             return None;
         }
-        let stood = stood_in_line(run.thread);
-        hold.excuse(stood.saturating_sub(hold.stood));
-        hold.stood = stood;
+        hold.stood = stood_in_line(run.thread).saturating_sub(hold.stood_before);
         if hold.duration() < due {
             return None;
         }
@@ -453,6 +451,8 @@ impl Watcher {
             Call::Report { run, asked, may_want_gil } => {
                 if may_want_gil && asked.elapsed() > self.watch.longest() / 2 {
                     self.hold.since = Instant::now();
+                    (self.hold.late, self.hold.stood) = (Duration::ZERO, Duration::ZERO);
+                    self.hold.stood_before = stood_in_line(run.thread);
                     return;
                 }
                 let again = self.hold.again.is_some();
@@ -484,7 +484,7 @@ impl Watcher {
         if !is_there() {
             return Ok(false);
         }
-        let stack = thread_stack::stack_of(py, run.identity.bind(py))?;
+        let stack = frames::stack_of(py, run.identity.bind(py))?;
         if !is_there() {
             return Ok(false);
         }
@@ -513,30 +513,38 @@ impl Run {
 /// What the thread remembers between two looks of what it has seen.
 struct Hold {
     turn: u32,
-    /// Since when it has been seen, put forward by what does not count.
+    /// Since when it has been seen.
     since: Instant,
+    /// For so long since then this thread could not run, ...
+    late: Duration,
+    /// ... and the loop's stood in line, as far as is known. The two may be the same time.
+    stood: Duration,
     /// The loop counts its pieces of work, and stood at this one.
     suspected: bool,
     pieces: u32,
     /// What [`stood_in_line`] said then.
-    stood: Duration,
+    stood_before: Duration,
     /// It was reported, and is to be again when it has lasted for so long.
     again: Option<Duration>,
 }
 
 impl Hold {
     fn new(turn: u32) -> Self {
-        let (suspected, pieces, stood) = (false, 0, Duration::ZERO);
-        Self { turn, since: Instant::now(), suspected, pieces, stood, again: None }
+        Self {
+            turn,
+            since: Instant::now(),
+            late: Duration::ZERO,
+            stood: Duration::ZERO,
+            suspected: false,
+            pieces: 0,
+            stood_before: Duration::ZERO,
+            again: None,
+        }
     }
 
+    /// How long it has lasted by now, without what does not count.
     fn duration(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    /// Leaves this time out.
-    fn excuse(&mut self, time: Duration) {
-        self.since = (self.since + time).min(Instant::now());
+        self.since.elapsed().saturating_sub(self.late.max(self.stood))
     }
 
     /// How long to sleep before the next look.

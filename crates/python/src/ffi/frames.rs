@@ -1,174 +1,117 @@
-//! Frames, suspended coroutines, and what is behind a callable: read without running any Python code.
-//!
-//! Attributes are read by CPython's generic function, past what a class may have for `__getattribute__`; of objects of CPython's own
-//! that is what the attribute is.
+//! The Python stack of another thread, at one moment.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCode, PyDict, PyString};
+use pyo3::types::{PyDict, PyList};
 
-/// An attribute, by `object.__getattribute__`; `None` if there is none.
-#[inline]
-pub(crate) fn attribute<'py>(
-    object: &Bound<'py, PyAny>,
-    name: &Bound<'py, PyString>,
-) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: two live objects; a new reference, or NULL with an exception set, which is cleared.
-    unsafe {
-        let value = ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr());
-        if value.is_null() {
-            ffi::PyErr_Clear();
-            return None;
-        }
-        Some(Bound::from_owned_ptr(object.py(), value))
-    }
+use super::imports::Import;
+
+/// The deepest stack that is taken whole; of a deeper one, its innermost frames.
+const DEEPEST: usize = 300;
+
+static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
+
+/// Looks up what [`stack_of`] needs.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    CURRENT_FRAMES.get(py).map(drop)
 }
 
-/// A frame: the code, where in it (a byte's offset, negative before the first instruction), and the module's variables.
-pub(crate) struct Frame<'py>(Bound<'py, PyAny>);
-
-impl<'py> Frame<'py> {
-    /// The innermost one that runs on this thread.
-    pub(crate) fn current(py: Python<'py>) -> Option<Self> {
-        // SAFETY: the thread is attached; a borrowed reference or NULL.
-        unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()) }.map(Self)
-    }
-
-    /// An object as a frame, if it is one.
-    pub(crate) fn of(object: Bound<'py, PyAny>) -> Option<Self> {
-        // SAFETY: any object has a type.
-        let is_frame = unsafe { ffi::Py_TYPE(object.as_ptr()) == &raw mut ffi::PyFrame_Type };
-        is_frame.then_some(Self(object))
-    }
-
-    /// The one that has called it.
-    pub(crate) fn back(&self) -> Option<Self> {
-        // SAFETY: a frame; a new reference or NULL.
-        unsafe {
-            Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetBack(self.0.as_ptr().cast()).cast())
-        }
-        .map(Self)
-    }
-
-    pub(crate) fn code(&self) -> Bound<'py, PyCode> {
-        // SAFETY: a frame, which always has a code; a new reference.
-        unsafe {
-            Bound::from_owned_ptr(self.0.py(), ffi::PyFrame_GetCode(self.0.as_ptr().cast()).cast())
-                .cast_into_unchecked()
-        }
-    }
-
-    pub(crate) fn offset(&self) -> i32 {
-        // SAFETY: a frame.
-        unsafe { ffi::PyFrame_GetLasti(self.0.as_ptr().cast()) }
-    }
-
-    pub(crate) fn globals(&self) -> Option<Bound<'py, PyDict>> {
-        // SAFETY: a frame; a new reference.
-        unsafe { Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetGlobals(self.0.as_ptr().cast())) }?
-            .cast_into()
-            .ok()
-    }
+/// What is taken of a frame.
+struct Moment<'py> {
+    code: Bound<'py, PyAny>,
+    globals: Bound<'py, PyAny>,
+    line: c_int,
+    instruction: c_int,
 }
 
-/// The line of an offset in a code; 0 if it has none.
-pub(crate) fn line(code: &Bound<'_, PyCode>, offset: i32) -> i32 {
-    // SAFETY: a code object; it knows what is no offset of its.
-    unsafe { ffi::PyCode_Addr2Line(code.as_ptr().cast(), offset as c_int) }.max(0)
-}
-
-/// What a coroutine or its like is.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Awaitable {
-    Coroutine,
-    Generator,
-    AsyncGenerator,
-    /// Something else, of which only the garbage collector is told what it is made of.
-    Other,
-}
-
-/// What sort of an awaitable this is.
-#[inline]
-pub(crate) fn awaitable(object: &Bound<'_, PyAny>) -> Awaitable {
-    // SAFETY: any object has a type; the three are CPython's, and final.
-    let (kind, coroutine, generator, asynchronous) = unsafe {
-        (
-            ffi::Py_TYPE(object.as_ptr()),
-            &raw mut ffi::PyCoro_Type,
-            &raw mut ffi::PyGen_Type,
-            &raw mut ffi::PyAsyncGen_Type,
-        )
-    };
-    if kind == coroutine {
-        Awaitable::Coroutine
-    } else if kind == generator {
-        Awaitable::Generator
-    } else if kind == asynchronous {
-        Awaitable::AsyncGenerator
-    } else {
-        Awaitable::Other
-    }
-}
-
-/// What an object shows the garbage collector first, its class left out.
-pub(crate) fn first_referent<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    unsafe extern "C" fn note(object: *mut ffi::PyObject, seen: *mut c_void) -> c_int {
-        // SAFETY: what the traversal below was given; a live object.
-        unsafe {
-            let seen = seen.cast::<*mut ffi::PyObject>();
-            if (*seen).is_null() && ffi::PyType_Check(object) == 0 {
-                *seen = object;
+/// The stack of the thread with this `threading.get_ident()`, the innermost frame first: a list of tuples `(code object, line, offset of
+/// the instruction, globals)`. `None` if the thread runs no Python code.
+///
+/// With a GIL no frame moves meanwhile, for no bytecode is run in here. Without one the other threads are stopped.
+pub(crate) fn stack_of<'py>(
+    py: Python<'py>,
+    thread: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyList>>> {
+    let frames = CURRENT_FRAMES.get(py)?.call0()?;
+    let Some(innermost) = frames.cast::<PyDict>()?.get_item(thread)? else { return Ok(None) };
+    let mut moments = Vec::with_capacity(DEEPEST);
+    // Dropped when the others run again: who knows what the end of an object calls.
+    let mut held: Vec<Bound<'_, PyAny>> = Vec::new();
+    {
+        let Some(_stopped) = world::stop(py) else { return Ok(None) };
+        let mut frame = innermost.as_ptr().cast::<ffi::PyFrameObject>();
+        while !frame.is_null() && moments.len() < DEEPEST {
+            // SAFETY: the thread is attached, `frame` is a frame object that we hold, and no other thread runs Python code; each
+            // result is a new reference, of which that of the frame below may be NULL.
+            unsafe {
+                moments.push(Moment {
+                    code: Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame).cast()),
+                    globals: Bound::from_owned_ptr(py, ffi::PyFrame_GetGlobals(frame)),
+                    line: ffi::PyFrame_GetLineNumber(frame),
+                    instruction: ffi::PyFrame_GetLasti(frame),
+                });
+                frame = ffi::PyFrame_GetBack(frame);
+                held.extend(Bound::from_owned_ptr_or_opt(py, frame.cast::<ffi::PyObject>()));
             }
         }
-        0
     }
-    let mut seen: *mut ffi::PyObject = std::ptr::null_mut();
-    // SAFETY: a live object, whose class says how to traverse it, if it has anything to show; what it shows is borrowed from it.
-    unsafe {
-        if let Some(traverse) = (*ffi::Py_TYPE(object.as_ptr())).tp_traverse {
-            traverse(object.as_ptr(), note, (&raw mut seen).cast());
-        }
-        Bound::from_borrowed_ptr_or_opt(object.py(), seen)
+    drop(held);
+    let stack = PyList::empty(py);
+    for Moment { code, globals, line, instruction } in moments {
+        stack.append((code, line, instruction, globals))?;
+    }
+    Ok(Some(stack))
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+mod world {
+    use pyo3::Python;
+
+    /// While this lives no other thread runs Python code, provided that its owner does not either.
+    pub(super) struct Stopped;
+
+    pub(super) fn stop(_py: Python<'_>) -> Option<Stopped> {
+        Some(Stopped)
     }
 }
 
-/// The address of a function of C's and what it is bound to, if the object is such a function.
-#[inline]
-pub(crate) fn builtin<'py>(callable: &Bound<'py, PyAny>) -> Option<(usize, Bound<'py, PyAny>)> {
-    // SAFETY: the type is compared first; what it is bound to is borrowed from it, or NULL.
-    unsafe {
-        if ffi::PyCFunction_CheckExact(callable.as_ptr()) == 0 {
-            return None;
-        }
-        let function = ffi::PyCFunction_GetFunction(callable.as_ptr())?;
-        let bound =
-            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyCFunction_GetSelf(callable.as_ptr()))?;
-        Some((function as usize, bound))
-    }
-}
+#[cfg(Py_GIL_DISABLED)]
+mod world {
+    use std::ffi::c_void;
 
-/// The code and the module's variables of a function of Python's.
-pub(crate) fn function<'py>(
-    callable: &Bound<'py, PyAny>,
-) -> Option<(Bound<'py, PyCode>, Bound<'py, PyDict>)> {
-    // SAFETY: the type is compared first; both are borrowed from the function.
-    unsafe {
-        if ffi::PyFunction_Check(callable.as_ptr()) == 0 {
-            return None;
-        }
-        let code =
-            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetCode(callable.as_ptr()))?;
-        let globals =
-            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetGlobals(callable.as_ptr()))?;
-        Some((code.cast_into_unchecked(), globals.cast_into().ok()?))
-    }
-}
+    use pyo3::{Python, ffi};
 
-/// True if the object is an instance of the class, or of one that inherits from it, whatever `__class__` says.
-#[inline]
-pub(crate) fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: `class` is a type object, which the callers have seen to; any object has a type.
-    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_ptr().cast()) != 0 }
+    /// `_PyEval_StopTheWorld` and `_PyEval_StartTheWorld` of CPython, by which it looks at other threads itself
+    /// (`_PyThread_CurrentFrames`). They are exported and not documented, so they are looked for, and there is no stack where they are not.
+    type Act = unsafe extern "C" fn(*mut ffi::PyInterpreterState);
+
+    /// While this lives the other threads are stopped.
+    pub(super) struct Stopped {
+        start: Act,
+    }
+
+    pub(super) fn stop(_py: Python<'_>) -> Option<Stopped> {
+        let stop = find(c"_PyEval_StopTheWorld")?;
+        let start = find(c"_PyEval_StartTheWorld")?;
+        // SAFETY: the thread is attached, and starts the others again when `Stopped` is dropped.
+        unsafe { stop(ffi::PyInterpreterState_Get()) };
+        Some(Stopped { start })
+    }
+
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            // SAFETY: as above; they were stopped by this thread.
+            unsafe { (self.start)(ffi::PyInterpreterState_Get()) };
+        }
+    }
+
+    fn find(name: &std::ffi::CStr) -> Option<Act> {
+        // SAFETY: a name that ends with NUL, looked for in what the process has loaded.
+        let function: *mut c_void = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        // SAFETY: the functions of these names have this type on every Python that can be without a GIL
+        // (Include/internal/pycore_pystate.h).
+        (!function.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Act>(function) })
+    }
 }

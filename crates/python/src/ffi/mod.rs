@@ -28,4 +28,4 @@ mod pool;
 pub(crate) mod python_class;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;
-pub(crate) mod thread_stack;
+pub(crate) mod suspended;

@@ -3,7 +3,7 @@
 //! One trace at a time is recorded in a process, of all its loops. Each event is a few words in a [ring](ring); names and lines are kept
 //! once each; tasks and transports are numbers, so that nothing of the program's lives longer for it. What runs in the hooks is
 //! no Python code: what they read of tasks and coroutines they read past what a class may have put in between
-//! (`ffi/frames.rs`).
+//! (`ffi/suspended.rs`).
 
 mod export;
 mod places;
@@ -25,8 +25,8 @@ use self::ring::{Event, Kind, NONE};
 use crate::event_loop::observing::{TRACE, Traced};
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::clock::nanoseconds;
-use crate::ffi::frames::{self, Frame, attribute};
 use crate::ffi::guarded::Guarded;
+use crate::ffi::suspended::{self, Frame, attribute};
 use crate::handle::callable_of;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{ReadPipe, WritePipe};
@@ -286,7 +286,7 @@ type Named<'py> = (Option<String>, Option<Bound<'py, pyo3::types::PyCode>>, Opti
 /// What something that took long is called, if it is not called as its code is; and its code.
 #[cold]
 fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
-    let function = |callable: &Bound<'py, PyAny>| match frames::function(callable) {
+    let function = |callable: &Bound<'py, PyAny>| match suspended::function(callable) {
         Some((code, globals)) => (Some(code), Some(globals)),
         None => (None, None),
     };
@@ -322,7 +322,7 @@ fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
             if code.is_some() {
                 return (None, code, globals);
             }
-            let name = match frames::builtin(&callable) {
+            let name = match suspended::builtin(&callable) {
                 Some((_, bound)) => {
                     let name = attribute(&callable, intern!(py, "__name__"));
                     let name = name.and_then(|name| name.extract::<String>().ok()).unwrap_or_default();

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCode, PyDict};
 
 use super::ring::{Kind, NONE};
-use crate::ffi::frames::{attribute, line};
+use crate::ffi::suspended::{attribute, line};
 
 /// Whose a piece of code is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

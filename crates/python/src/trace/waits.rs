@@ -10,7 +10,7 @@ use super::recorder::{Name, Outcome};
 use super::ring::Kind;
 use super::with_recorder;
 use crate::event_loop::LoopCore;
-use crate::ffi::frames::{
+use crate::ffi::suspended::{
     Awaitable, Frame, attribute, awaitable, builtin, first_referent, function, is_instance,
 };
 

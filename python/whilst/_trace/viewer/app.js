@@ -48,7 +48,9 @@ class App {
     byId("facts").title = byId("facts").textContent;
     if (head.dropped > 0) {
       const notice = byId("notice");
-      notice.textContent = `${plural(head.dropped, "event")} of the beginning ${head.dropped === 1 ? "was" : "were"} dropped: the record's memory was full, and the oldest go first. What is drawn there is not all that was.`;
+      const tasks = head.dropped_tasks > 0 ? ` and ${plural(head.dropped_tasks, "task")}` : "";
+      const were = head.dropped === 1 && !tasks ? "was" : "were";
+      notice.textContent = `${plural(head.dropped, "event")}${tasks} of the beginning ${were} dropped: the record's memory was full, and the oldest go first. What is shown begins after ${spanText(this.model.known)}.`;
       notice.hidden = false;
     }
   }

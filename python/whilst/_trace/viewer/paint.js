@@ -12,6 +12,7 @@ class Palette {
     for (const name of names) this[name.replace(/-(.)/g, (_, letter) => letter.toUpperCase())] = read(`--${name}`);
     const other = read("--kind-future");
     this.kinds = KINDS.map((kind) => read(`--kind-${kind.name}`) || other);
+    this.unknown = texture("rising", read("--texture"), ratio);
     this.textures = KINDS.map((kind) => texture(kind.texture, read("--texture"), ratio));
   }
 }
@@ -96,6 +97,8 @@ function paintOverview(canvas, model, view, palette, height) {
   whole.width = view.width;
   paintAlive(context, model, whole, palette, 2, height - 3);
   paintLoad(context, model, whole, palette, 2, height - 3);
+  context.fillStyle = palette.unknown;
+  if (model.known > 0) context.fillRect(whole.x(0), 0, whole.x(model.known) - whole.x(0), height);
   context.fillStyle = palette.hold;
   for (const { slow } of model.loops) {
     let at = 0;
@@ -176,13 +179,16 @@ class Painter {
 
   paintGround(bottom) {
     const { context } = this;
-    const { view, palette } = this.app;
+    const { view, palette, model } = this.app;
     context.fillStyle = palette.line;
     for (const mark of axisMarks(view).marks) context.fillRect(Math.round(view.x(mark)), 0, 1, bottom);
     // Before the record begins and after it ends there is nothing to see.
     context.fillStyle = palette.stripe;
     context.fillRect(0, 0, view.x(0), bottom);
     context.fillRect(view.x(view.duration), 0, view.width, bottom);
+    // Of what was dropped nothing is known.
+    context.fillStyle = palette.unknown;
+    if (model.known > 0) context.fillRect(view.x(0), 0, view.x(model.known) - view.x(0), bottom);
   }
 
   paintRow(row, top, height) {
@@ -204,6 +210,7 @@ class Painter {
     switch (kind) {
       case Row.LOAD:
         paintLoad(context, model.loops[item], view, palette, top + 2, height - 3);
+        this.paintDropped(top, height);
         break;
       case Row.SLOW:
         this.paintSlow(model.loops[item].slow, barTop, barHeight);
@@ -323,7 +330,7 @@ class Painter {
       context.fillStyle = palette.kinds[kind];
       context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
     }
-    context.fillStyle = KINDS[kind].name === "ready" ? palette.onReady : palette.text;
+    context.fillStyle = kind === READY ? palette.onReady : palette.text;
     context.fillText(text, at, middle);
   }
 
@@ -370,13 +377,26 @@ class Painter {
       const next = Math.max(at + 1, firstAbove(ends, view.moment(x + 2), at, tasks.length));
       const hit = found === null || this.anyFound(tasks, at, next);
       context.globalAlpha = hit ? 1 : 0.25;
-      context.fillStyle = palette.life;
+      context.fillStyle = this.waitColour(tasks[at]);
       context.fillRect(x, top, 2, height);
-      context.fillStyle = palette.kinds[RUN];
-      context.fillRect(x, top + height * 0.35, 1.5, height * 0.65);
+      const ran = lane.ranBefore[next] - lane.ranBefore[at];
+      if (ran > 0) {
+        const high = Math.max(1.5, Math.min(1, ran / Math.max(ends[next - 1] - begins[at], 1e-9)) * height);
+        context.fillStyle = palette.kinds[RUN];
+        context.fillRect(x, top + height - high, 2, high);
+      }
       context.globalAlpha = 1;
       at = next;
     }
+  }
+
+  /** The colour of what a task waits for first. */
+  waitColour(task) {
+    const { model, palette } = this.app;
+    for (let at = model.first[task]; at < model.first[task + 1]; at++) {
+      if (model.segmentKind[at] !== RUN) return palette.kinds[model.segmentKind[at]];
+    }
+    return palette.life;
   }
 
   anyFound(tasks, from, to) {
@@ -410,6 +430,16 @@ class Painter {
       context.fillStyle = palette.text;
       context.fillText(text, at, middle);
     }
+  }
+
+  paintDropped(top, height) {
+    const { context } = this;
+    const { model, view, palette } = this.app;
+    const from = Math.max(0, view.x(0));
+    const text = model.known > 0 && this.fitting(Math.min(view.width, view.x(model.known)) - from - 12, "dropped: nothing is known of this time", "dropped");
+    if (!text) return;
+    context.fillStyle = palette.faint;
+    context.fillText(text, from + 6, top + height / 2);
   }
 
   paintSlow(slow, top, height) {

@@ -103,12 +103,20 @@ class Group {
       endOf[lane] = end[task];
       busy.push(lane);
     }
-    this.laneLists = lanes.map((tasks) => ({
+    this.laneLists = lanes.map((tasks) => this.lane(tasks));
+    return this.laneLists;
+  }
+
+  lane(tasks) {
+    const { begin, end, ran } = this.model;
+    const ranBefore = new Float64Array(tasks.length + 1);
+    tasks.forEach((task, index) => (ranBefore[index + 1] = ranBefore[index] + ran[task]));
+    return {
       tasks: Uint32Array.from(tasks),
       begins: Float64Array.from(tasks, (task) => begin[task]),
       ends: Float64Array.from(tasks, (task) => end[task]),
-    }));
-    return this.laneLists;
+      ranBefore,
+    };
   }
 }
 
@@ -280,7 +288,7 @@ class Rows {
       case Row.SECTION:
         return { name: SECTION_NAMES[item], beside: countText(item === Section.TASKS ? model.taskCount : model.transportCount) };
       case Row.LOAD:
-        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(0, model.duration)) };
+        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(model.known, model.duration)) };
       case Row.SLOW:
         return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
       case Row.TASK:
@@ -289,8 +297,10 @@ class Rows {
         const group = this.groups[item];
         return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}` };
       }
-      case Row.LANE:
-        return { name: "", beside: plural(this.laneAt(row).tasks.length, "task") };
+      case Row.LANE: {
+        const { tasks } = this.laneAt(row);
+        return { name: "", beside: tasks.length === 1 ? model.string(model.name[tasks[0]]) : `${countText(tasks.length)} tasks` };
+      }
       case Row.TRAFFIC:
         return { name: "all", beside: `${bytesText(model.traffic.in.at(-1))} in, ${bytesText(model.traffic.out.at(-1))} out` };
       default: {

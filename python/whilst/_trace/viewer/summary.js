@@ -57,7 +57,8 @@ class Summary {
     if (path.steps.length === 0) return [];
     const chapters = pathChapters(model, path.steps);
     // Only what matters for the length of the run, in order of time.
-    const told = greatest(chapters.length, 8, (index) => chapters[index].end - chapters[index].begin + 0.01).map(({ index }) => index).sort((a, b) => a - b);
+    const length = (index) => chapters[index].end - chapters[index].begin;
+    const told = greatest(chapters.length, 8, (index) => (length(index) > model.duration / 500 ? length(index) : 0)).map(({ index }) => index).sort((a, b) => a - b);
     const items = told.map((index) => {
       const { task, begin, end, spent } = chapters[index];
       const [kind, most] = [...spent].sort((a, b) => b[1] - a[1])[0];
@@ -81,24 +82,31 @@ class Summary {
   holds() {
     const { app } = this;
     const { model } = app;
-    const segments = greatest(model.segmentCount, 5, (at) => (model.segmentKind[at] === RUN ? model.segmentEnd[at] - model.segmentBegin[at] : 0));
-    const slow = greatest(model.slow.count, 5, (at) => model.slow.end[at] - model.slow.begin[at]);
+    // More than are told, for of several at one place the longest is.
+    const segments = greatest(model.segmentCount, 60, (at) => (model.segmentKind[at] === RUN ? model.segmentEnd[at] - model.segmentBegin[at] : 0));
+    const slow = greatest(model.slow.count, 60, (at) => model.slow.end[at] - model.slow.begin[at]);
     const holds = [
       ...segments.map(({ index, size }) => {
         const task = taskOfSegment(model, index);
-        return { size, text: model.title(task), place: this.resumedAt(task, index), go: () => app.select(task, index, true) };
+        return { size, text: model.coroName(task), place: this.resumedAt(task, index), go: () => app.select(task, index, true) };
       }),
       ...slow.map(({ index, size }) => ({
         size,
         text: model.string(model.slow.name[index]),
-        place: { ...model.placeAt(model.slow.place[index]), source: "" },
+        place: withoutSource(model.placeAt(model.slow.place[index])),
         go: () => app.view.focus(model.slow.begin[index], model.slow.end[index]),
       })),
-    ].sort((a, b) => b.size - a.size).slice(0, 5);
-    if (holds.length === 0) return [];
+    ].sort((a, b) => b.size - a.size);
+    const places = new Map();
+    for (const hold of holds) {
+      const key = `${hold.text} ${hold.place?.path}:${hold.place?.line}`;
+      if (!places.has(key)) places.set(key, hold);
+    }
+    const told = [...places.values()].slice(0, 5);
+    if (told.length === 0) return [];
     return [
       element("h3", {}, "Longest holds of the loop"),
-      table(holds.map(({ size, text, place, go }) => [spanText(size), [linkButton(text, go), ...placeElements(place, "from ")]])),
+      table(told.map(({ size, text, place, go }) => [spanText(size), [linkButton(text, go), ...placeElements(place, "from ")]])),
     ];
   }
 
@@ -113,8 +121,7 @@ class Summary {
   resumedAt(task, segment) {
     const { model } = this.app;
     const before = segment > model.first[task] ? model.segmentWait[segment - 1] : NONE;
-    const place = model.placeAt(before >= 0 ? model.waitPlace[before] : model.place[task]);
-    return place && { ...place, source: "" };
+    return withoutSource(model.placeAt(before >= 0 ? model.waitPlace[before] : model.place[task]));
   }
 
   busiest() {
@@ -157,6 +164,11 @@ class Summary {
       table(kinds.map((kind) => [spanText(sums[kind]), KINDS[kind].label])),
     ];
   }
+}
+
+/** A place whose line is not shown too, where there are many. */
+function withoutSource(place) {
+  return place && { ...place, source: "" };
 }
 
 /** Rows of a figure and what it is of. */
