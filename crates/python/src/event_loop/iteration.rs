@@ -48,6 +48,7 @@ impl LoopCore {
         if core.is_watched() {
             Self::run_watched_ends(this);
         }
+        core.forget_contexts(this.py());
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
@@ -67,6 +68,9 @@ impl LoopCore {
             }
         } else {
             *left_out = 0;
+            if core.state.with(py, |state| state.ready.is_empty()) {
+                core.forget_contexts(py);
+            }
             Self::submit_unsent(this)?;
             if core.is_watched() {
                 Self::wait_watched(this)?
@@ -246,11 +250,11 @@ impl LoopCore {
     pub(super) fn perform_unwatched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
         let py = this.py();
         match work {
-            Work::Handle(handle) => run(py, handle),
-            Work::ThreadSafe(handle) => run(py, handle),
+            Work::Handle(handle) => run(py, handle, this.get()),
+            Work::ThreadSafe(handle) => run(py, handle, this.get()),
             Work::Timer(timer) => {
                 timer.get().set_key(py, None);
-                run(py, timer)
+                run(py, timer, this.get())
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),
