@@ -30,7 +30,7 @@ WHEELS := build/wheels-$(TAG)
 STAGE := scripts/stage
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+PYTHON_SOURCES := $(shell find python -type f -not -name '*.pyc')
 
 .PHONY: help
 help: ## say what there is
@@ -112,8 +112,9 @@ test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks 
 	@$(STAGE) "pytest" $(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: test-loop
-test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples and soak
+test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples, page and soak
 	@$(STAGE) "pytest: the loop" $(BIN)/python -m pytest -q --ignore tests/frameworks --ignore tests/examples \
+	    --ignore tests/page \
 	    --ignore tests/soak --ignore tests/test_types.py
 
 .PHONY: lint
@@ -172,6 +173,10 @@ guard: build ## that no row of the guard takes more instructions than benches/in
 .PHONY: guard-update
 guard-update: build ## count the instructions anew, and keep them in benches/instructions.json
 	@$(STAGE) "instructions per operation" $(BIN)/python benches/instructions.py --json benches/instructions.json
+
+.PHONY: screenshot
+screenshot: build $(VENV)/.test-tools ## docs/trace.png anew: the introduction's example, traced and drawn; needs Debian's chromium
+	@$(STAGE) "screenshot" $(BIN)/python scripts/screenshot
 
 SOAK_SECONDS ?= 30
 

@@ -12,6 +12,7 @@ The command ``whilst SCRIPT`` needs no line in the program at all.
 # Type checkers know the name; importing it from `typing` would import typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from whilst._explain import explain
     from whilst._files import BinaryFile, TextFile
     from whilst._files import open as open
     from whilst._install import install, uninstall
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from whilst._metrics import Metrics
     from whilst._policy import EventLoopPolicy
     from whilst._run import run
+    from whilst._trace import trace
     from whilst._whilst import __version__
 
 # Not `open`, which `from whilst import *` would put into the place of the builtin one.
@@ -29,9 +31,11 @@ __all__ = [
     "Metrics",
     "TextFile",
     "__version__",
+    "explain",
     "install",
     "new_event_loop",
     "run",
+    "trace",
     "uninstall",
 ]
 
@@ -45,10 +49,12 @@ _HOMES = {
     "Metrics": "whilst._metrics",
     "TextFile": "whilst._files",
     "__version__": "whilst._whilst",
+    "explain": "whilst._explain",
     "install": "whilst._install",
     "new_event_loop": "whilst._loop",
     "open": "whilst._files",
     "run": "whilst._run",
+    "trace": "whilst._trace",
     "uninstall": "whilst._install",
 }
 

@@ -21,9 +21,11 @@ class _Heirloom:
 
 
 def _take_over_child() -> _Heirloom:
+    from whilst._explain import explain_by_default
     from whilst._policy import CommandPolicy
 
     CommandPolicy.take_over()
+    explain_by_default()
     return _Heirloom()
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 from types import CodeType, ModuleType, TracebackType
 
-_USAGE = "usage: whilst [-h] [-V] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]"
+_USAGE = "usage: whilst [-h] [-V] [--trace OUT] [-c CODE | -m MODULE | SCRIPT | -] [ARG ...]\n       whilst top [-h] [PID]"
 
 _HELP = f"""\
 {_USAGE}
@@ -24,6 +24,8 @@ Run a Python program as `python` does, with its asyncio event loops made by whil
   -c CODE        run the code given
   -              run what is read from standard input (also when nothing is named)
   ARG ...        the program's own arguments, sys.argv[1:]
+  top [PID]      show what the loop of a running program does (a file of that name: ./top)
+  --trace OUT    record what the event loops do: OUT.html to look at, or OUT.json for Perfetto
   -h, --help     print this and exit
   -V, --version  print the version and exit
 
@@ -40,12 +42,21 @@ def main() -> None:
     first frame on. Raises :exc:`SystemExit` with status 2 for a command line or a file that cannot be used.
     """
     _leave_own_path()
+    if sys.argv[1:2] == ["top"]:
+        from whilst._top import main as top
+
+        raise SystemExit(top(sys.argv[2:]))
+    output = _trace_option()
     kind, target, arguments = _parse(sys.argv[1:])
+    if output is not None:
+        _begin_trace(output)
 
     from whilst._children import include_children
+    from whilst._explain import explain_by_default
     from whilst._policy import CommandPolicy
 
     CommandPolicy.take_over()
+    explain_by_default()
     # Multiprocessing notes what __main__ is when it is imported, and so that must be the program's by then.
     module = _new_main()
     include_children()
@@ -58,6 +69,30 @@ def main() -> None:
             _run_stdin(arguments, module)
         case _:
             _run_file(target, arguments, module)
+
+
+def _trace_option() -> str | None:
+    """The argument of ``--trace``, which is taken off ``sys.argv`` with it."""
+    match sys.argv[1:]:
+        case ["--trace", output, *_]:
+            del sys.argv[1:3]
+            return output
+        case ["--trace"]:
+            _refuse("Argument expected for the --trace option")
+        case [option, *_] if option.startswith("--trace="):
+            del sys.argv[1]
+            return option.removeprefix("--trace=")
+    return None
+
+
+def _begin_trace(output: str) -> None:
+    """Record from now on. The file is written at exit."""
+    from whilst._trace import trace
+
+    try:
+        trace(output).start()
+    except (ValueError, OSError) as error:
+        _refuse(f"--trace: {error}")
 
 
 def _parse(arguments: list[str]) -> tuple[str, str, list[str]]:
@@ -268,6 +303,9 @@ class _TopLevel:
     ) -> None:
         if error is None or traceback is None:
             return
+        from whilst._explain import look_at
+
+        look_at(error)
         program_traceback: TracebackType | None = traceback
         while program_traceback is not None and program_traceback.tb_frame.f_globals is globals():
             program_traceback = program_traceback.tb_next

@@ -15,6 +15,7 @@ from asyncio import events as _events
 from typing import TYPE_CHECKING, Any
 
 from whilst._loop import Loop
+from whilst._whilst import watch_by_default
 
 if sys.version_info >= (3, 14):
     from asyncio.unix_events import _DefaultEventLoopPolicy as _DefaultPolicy
@@ -60,6 +61,7 @@ class CommandPolicy(EventLoopPolicy):
             return
         policy = cls()
         set_policy(policy)
+        watch_by_default()
         # The command does this before the program registers anything, and so it is called after all of that.
         atexit.register(policy.close)
 

@@ -63,7 +63,8 @@ WAITS = {
 }
 """The kind of a wait by the function that waits: its module and qualified name, or what they begin with. The longest counts."""
 
-_LIBRARIES = ("asyncio.", "whilst.", "anyio.")
+LIBRARIES = ("asyncio.", "whilst.", "anyio.")
+"""What the names of the modules in :data:`WAITS` begin with."""
 
 # Awaitables of CPython's without attributes. The garbage collector is told what each is made of, the object awaited first
 # (async_gen_asend_traverse, coro_wrapper_traverse, anextawaitable_traverse).
@@ -167,7 +168,7 @@ def _by_function(task: "asyncio.Task[Any]") -> tuple[str, str] | None:
     """The kind by the outermost of the libraries' functions that the program has called, and by those below it."""
     functions: list[tuple[str, str]] = []
     for module, (_, _, function) in _chain(task):
-        if f"{module}.".startswith(_LIBRARIES):
+        if f"{module}.".startswith(LIBRARIES):
             functions.append((module, function))
         else:
             functions.clear()
@@ -263,7 +264,7 @@ def _futures(values: Any) -> Iterator[Any]:
 
 
 def _is_library(callback: Any) -> bool:
-    return isinstance(callback, FunctionType) and f"{callback.__module__}.".startswith(_LIBRARIES)
+    return isinstance(callback, FunctionType) and f"{callback.__module__}.".startswith(LIBRARIES)
 
 
 def _is_named(callback: Any, name: str) -> bool:

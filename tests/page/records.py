@@ -30,8 +30,9 @@ class Record:
         )
         self.runs = columns("task", "begin", "end")
         self.waits = columns("task", "begin", "end", "kind", "on", "place", "stack")
-        self.callbacks = columns("name", "place", "begin", "end")
-        self.polls_at = columns("begin", "end")
+        self.callbacks = columns("name", "place", "begin", "end", "loop")
+        self.polls_at = columns("begin", "end", "loop")
+        self.loops = columns("driver", "begin", "end", "polls", "busy")
         self.transports = columns("kind", "peer", "begin", "end", "in", "out")
         self.bytes = columns("transport", "at", "in", "out")
 
@@ -100,11 +101,14 @@ class Record:
             stack=number,
         )
 
-    def poll(self, begin: float, end: float) -> None:
-        append(self.polls_at, begin=begin, end=end)
+    def loop(self, begin: float, end: float) -> None:
+        append(self.loops, driver=self.string("io_uring"), begin=begin, end=end, polls=1, busy=1)
+
+    def poll(self, begin: float, end: float, loop: int = 0) -> None:
+        append(self.polls_at, begin=begin, end=end, loop=loop)
 
     def callback(self, name: str, begin: float, end: float, place: int = -1) -> None:
-        append(self.callbacks, name=self.string(name), place=place, begin=begin, end=end)
+        append(self.callbacks, name=self.string(name), place=place, begin=begin, end=end, loop=0)
 
     def transport(self, kind: str, peer: str, begin: float, end: float) -> int:
         append(
@@ -123,6 +127,8 @@ class Record:
         self.transports["out"][transport] += sent
 
     def finish(self, duration: float) -> dict[str, Any]:
+        if not self.loops["begin"]:
+            self.loop(0, duration)
         return {
             **self.head,
             "duration": duration,
@@ -137,6 +143,7 @@ class Record:
             "polls_at": self.polls_at,
             "transports": self.transports,
             "bytes": self.bytes,
+            "loops": self.loops,
         }
 
 
@@ -157,6 +164,7 @@ def by_begin(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def introduction(**more: Any) -> dict[str, Any]:
     """What examples/introduction.py does: two fetches at once, of two seconds and of one."""
+    more.setdefault("utilisation", 0.0003)
     record = Record("/home/somebody/examples/introduction.py", **more)
     file = "/home/somebody/examples/introduction.py"
     coroutine = record.place(file, 21, "simulated_fetch", "async def simulated_fetch(url, delay):")
@@ -176,7 +184,7 @@ def introduction(**more: Any) -> dict[str, Any]:
 
 
 def shop(**more: Any) -> dict[str, Any]:
-    """A bit of everything: nested tasks, each kind of wait, one that fails, one cancelled, one pending, slow callbacks, transports."""
+    """A bit of everything: nested tasks, each kind of wait and of end, slow callbacks, transports."""
     record = Record("/srv/shop/app.py", utilisation=0.31, **more)
     file = "/srv/shop/app.py"
 
@@ -186,7 +194,9 @@ def shop(**more: Any) -> dict[str, Any]:
     main = record.task("main", 0, 1_000_000, place=at(70, "main", "async def main():"))
     gathered = at(81, "main", "await asyncio.gather(*orders, stock_watch())")
     record.run(main, 100, 4_000)
-    record.wait(main, "gather", 4_000, 940_000, gathered, stack=[at(90, "<module>", "asyncio.run(main())"), gathered])
+    record.wait(
+        main, "gather", 4_000, 940_000, gathered, stack=[at(90, "<module>", "asyncio.run(main())"), gathered]
+    )
     record.run(main, 940_500, 948_000)
     record.wait(main, "process", 948_000, 999_000, at(83, "main", "await process.wait()"))
     record.run(main, 999_100, 1_000_000)
@@ -232,14 +242,25 @@ def shop(**more: Any) -> dict[str, Any]:
     for step in range(60):
         begin = 5_000 + step * 15_000
         record.run(watch, begin, begin + 700)
-        record.wait(watch, "sleep", begin + 700, begin + 15_000, at(60, "stock_watch", "await asyncio.sleep(0.015)"))
+        record.wait(
+            watch, "sleep", begin + 700, begin + 15_000, at(60, "stock_watch", "await asyncio.sleep(0.015)")
+        )
     record.task("metrics", 6_000, -1, parent=main, outcome="pending")
-    record.callback("Feed.data_received", 300_000, 352_000, at(101, "Feed.data_received", "def data_received(self, data):"))
+    record.callback(
+        "Feed.data_received",
+        300_000,
+        352_000,
+        at(101, "Feed.data_received", "def data_received(self, data):"),
+    )
     record.callback("rebuild_index", 700_000, 731_000, at(120, "rebuild_index", "def rebuild_index():"))
     for number, peer in enumerate(("10.0.0.7:41522", "10.0.0.9:55110", "/run/db.sock")):
-        transport = record.transport("unix" if peer.startswith("/") else "tcp", peer, 2_000 + 100 * number, -1)
+        transport = record.transport(
+            "unix" if peer.startswith("/") else "tcp", peer, 2_000 + 100 * number, -1
+        )
         for step in range(40):
-            record.traffic(transport, 10_000 + step * 24_000, 300 + 4_000 * ((step + number) % 5), 20_000 * (step % 3))
+            record.traffic(
+                transport, 10_000 + step * 24_000, 300 + 4_000 * ((step + number) % 5), 20_000 * (step % 3)
+            )
     for step in range(100):
         record.poll(step * 10_000 + 3_000 + 30 * step, step * 10_000 + 10_000)
     return record.finish(1_000_000)
@@ -252,7 +273,9 @@ def many(tasks: int = 100_000) -> dict[str, Any]:
     duration = tasks * 100.0
     serve = record.task("serve", 0, duration)
     record.run(serve, 0, 50)
-    record.wait(serve, "future", 50, duration - 10, record.place("/srv/server.py", 9, "serve", "await stopped"))
+    record.wait(
+        serve, "future", 50, duration - 10, record.place("/srv/server.py", 9, "serve", "await stopped")
+    )
     record.run(serve, duration - 10, duration)
     place = record.place("/srv/server.py", 22, "handle", "line = await reader.readline()")
     queue = record.place("/srv/server.py", 30, "handle", "row = await pool.get()")

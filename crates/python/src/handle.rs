@@ -342,6 +342,11 @@ fn get_slot<T: AnyHandle>(handle: &Object<T>, py: Python<'_>, slot: usize) -> Op
     handle.with(py, |slots, _state| slots[slot].as_ref().map(|object| object.clone_ref(py)))
 }
 
+/// What a handle calls; `None` once it is cancelled.
+pub(crate) fn callable_of<T: AnyHandle>(handle: &Object<T>, py: Python<'_>) -> Option<Py<PyAny>> {
+    get_slot(handle, py, slot::CALLABLE)
+}
+
 /// True for the exceptions that end the loop's run rather than go to its exception handler.
 pub(crate) fn ends_the_run(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)

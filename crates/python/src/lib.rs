@@ -8,6 +8,7 @@ mod handle;
 mod process;
 mod reentrant;
 mod resolving;
+mod trace;
 mod transport;
 
 use pyo3::prelude::*;
@@ -40,7 +41,10 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::stream::WARN.get(py)?;
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::watch_by_default, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::watchdog::end_watching, module)?)?;
     module.add_function(wrap_pyfunction!(resolving::addresses_of_literal, module)?)?;
+    trace::add_functions(module)?;
     module.add_function(wrap_pyfunction!(available_drivers, module)?)
 }
 

@@ -44,9 +44,6 @@ _PrivateUnix: Any = _Unix
 class Borrowed(LoopCore, asyncio.AbstractEventLoop):
     """Methods of CPython's loop, by name, and the attributes that they keep."""
 
-    #: How long a callback may take, in seconds, before debug mode reports it.
-    slow_callback_duration: float = 0.1
-
     def __init__(self) -> None:
         self._exception_handler: _ExceptionHandler | None = None
         self._default_executor: Executor | None = None

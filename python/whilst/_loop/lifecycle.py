@@ -10,6 +10,7 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from whilst._explain import look_at, look_at_context, loop_begins, loop_ends
 from whilst._loop import forking, running
 from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
@@ -46,7 +47,7 @@ class Lifecycle(Signals, Processes):
     def __init__(self) -> None:
         super().__init__()
         self.set_debug(_debug_by_default())
-        self._number = running.remember(self)
+        running.remember(self)
 
     def __repr__(self) -> str:
         """Name the loop's state, as CPython's loops do."""
@@ -73,6 +74,8 @@ class Lifecycle(Signals, Processes):
             running.show()
         self._enter()
         hooks = sys.get_asyncgen_hooks()
+        debug = self.get_debug()
+        loop_begins(debug)
         try:
             self._thread_id = threading.get_ident()
             self._set_coroutine_origin_tracking(self.get_debug())
@@ -91,6 +94,7 @@ class Lifecycle(Signals, Processes):
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
+            loop_ends(debug)
 
     def run_until_complete(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
         """Run until a future, or a task made of a coroutine, is done. Return its result or raise its exception.
@@ -117,7 +121,15 @@ class Lifecycle(Signals, Processes):
             task.remove_done_callback(_stop_loop_of)
         if not task.done():
             raise RuntimeError("Event loop stopped before Future completed.")
-        return task.result()
+        try:
+            return task.result()
+        except BaseException as error:
+            look_at(error, self.get_debug())
+            raise
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Hand a failure to the loop's exception handler."""
+        super().call_exception_handler(look_at_context(context, self.get_debug()))
 
     def close(self) -> None:
         """Close the loop: drop what is scheduled and shut the executor down, without waiting for it.
@@ -161,6 +173,7 @@ class Lifecycle(Signals, Processes):
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+            self.call_soon_threadsafe(self._look_after_again)
 
 
 def give_way() -> None:

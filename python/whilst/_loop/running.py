@@ -17,13 +17,12 @@ _loops: weakref.WeakValueDictionary[int, Lifecycle] = weakref.WeakValueDictionar
 to_be_shown = False
 
 
-def remember(loop: Lifecycle) -> int:
-    """Have a loop known to this process. Return its number: 1 for the first."""
-    number = next(_numbers)
-    _loops[number] = loop
+def remember(loop: Lifecycle) -> None:
+    """Give a loop its number, 1 for the first, and have it known to this process."""
+    loop._number = next(_numbers)
+    _loops[loop._number] = loop
     if os.environ.get("WHILST_CONTROL", "0") not in ("", "0"):
         show()
-    return number
 
 
 def loops() -> list[Lifecycle]:

@@ -33,18 +33,22 @@ def receive(loop: LoopCore, sock: socket.socket, nbytes: int) -> bytes | None:
     """Call ``sock.recv()``; None if it would block."""
     _check_socket(loop, sock)
     try:
-        return sock.recv(nbytes)
+        data = sock.recv(nbytes)
     except _AGAIN:
         return None
+    loop._count_received(len(data))
+    return data
 
 
 def receive_into(loop: LoopCore, sock: socket.socket, buf: WriteableBuffer) -> int | None:
     """Call ``sock.recv_into()``; None if it would block."""
     _check_socket(loop, sock)
     try:
-        return sock.recv_into(buf)
+        count = sock.recv_into(buf)
     except _AGAIN:
         return None
+    loop._count_received(count)
+    return count
 
 
 def send(loop: LoopCore, sock: socket.socket, data: ReadableBuffer) -> int | None:
@@ -54,6 +58,7 @@ def send(loop: LoopCore, sock: socket.socket, data: ReadableBuffer) -> int | Non
         sent = sock.send(data)
     except _AGAIN:
         sent = 0
+    loop._count_sent(sent)
     with memoryview(data) as view:
         return None if sent == view.nbytes else sent
 
@@ -79,9 +84,12 @@ class Sockets(Borrowed):
         _check_socket(self, sock)
         while True:
             try:
-                return sock.recvfrom(bufsize)
+                data, address = sock.recvfrom(bufsize)
             except _AGAIN:
                 await self._sock_readable(sock)
+            else:
+                self._count_received(len(data))
+                return data, address
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: WriteableBuffer, nbytes: int = 0
@@ -92,9 +100,12 @@ class Sockets(Borrowed):
             nbytes = len(buf)  # type: ignore[arg-type]  # as in CPython: not all buffers have one
         while True:
             try:
-                return sock.recvfrom_into(buf, nbytes)
+                count, address = sock.recvfrom_into(buf, nbytes)
             except _AGAIN:
                 await self._sock_readable(sock)
+            else:
+                self._count_received(count)
+                return count, address
 
     async def sock_sendall(self, sock: socket.socket, data: ReadableBuffer) -> None:
         """Send all of the data. After an exception there is no telling how much was sent."""
@@ -114,9 +125,12 @@ class Sockets(Borrowed):
         _check_socket(self, sock)
         while True:
             try:
-                return sock.sendto(data, address)
+                count = sock.sendto(data, address)
             except _AGAIN:
                 await self._sock_writable(sock)
+            else:
+                self._count_sent(count)
+                return count
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address, whose host is resolved if it is a name."""

@@ -1,8 +1,9 @@
 """The record of a trace as one HTML page, which needs nothing else: no network, no other file, no server.
 
-The page's parts lie in `viewer/` beside this module: a skeleton, a style sheet, and JavaScript without a build step, which is joined
-here in the order of `SCRIPTS`. Nothing of the data can become markup or run: the record is JSON in which `<`, `>` and `&` are
-escaped, the page makes text nodes of it, and its policy admits only this very script and this very style sheet, by their digests.
+The page's parts lie in `viewer/` beside this module: a skeleton, a style sheet, and JavaScript without a build step, which is
+joined here in the order of `SCRIPTS`. Nothing of the data can become markup or run: the record is JSON in which `<`, `>` and
+`&` are escaped, the page makes text nodes of it, and its policy admits only this very script and this very style sheet, by
+their digests.
 """
 
 import base64
@@ -43,7 +44,9 @@ def page(record: dict[str, object]) -> str:
             f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:;"
             " base-uri 'none'; form-action 'none'"
         ),
-        "TITLE": html.escape(f"{program.rpartition('/')[2]} — trace by whilst").encode("utf-8", "replace").decode(),
+        "TITLE": html.escape(f"{program.rpartition('/')[2]} — trace by whilst")
+        .encode("utf-8", "replace")
+        .decode(),
         "STYLE": style,
         "RECORD": _json(record),
         "SCRIPT": script,

@@ -55,6 +55,12 @@ impl Epoll {
         self.operations.is_empty() && self.stopped.is_empty() && self.refused.is_empty()
     }
 
+    /// Whether whoever has read what the last wait told of to its end would hear nothing from a poll, but for what has come since.
+    #[inline]
+    pub(super) fn told_all(&self) -> bool {
+        self.readiness.told_all() && self.stopped.is_empty() && self.refused.is_empty()
+    }
+
     pub(super) fn start(&mut self, waiting: Waiting) -> io::Result<Operation> {
         let number = self.operations.insert(waiting);
         match self.readiness.register(number, waiting.fd, waiting.purpose) {

@@ -526,6 +526,16 @@ impl<P: Payload> Driver<P> {
             }
     }
 
+    /// Whether a wait that must not block would find nothing but what has come since the last one, provided that what that one told of
+    /// was read to its end; so that it costs a system call, and may be left out once. (`false` with `io_uring`, where a wait that finds
+    /// nothing makes none.)
+    ///
+    /// An end of a stream that lies behind bytes, or a failure, is not left out.
+    #[inline]
+    pub fn told_all(&self) -> bool {
+        self.pool.is_none() && matches!(&self.backend, Backend::Epoll(epoll) if epoll.told_all())
+    }
+
     /// As [`Driver::wait`], and blocks for nothing: it asks the kernel again and again, for up to `longest`. Returns
     /// early when something completed and when woken, but not for a signal.
     ///

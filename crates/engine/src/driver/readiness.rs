@@ -13,6 +13,7 @@
 //!   is not registered whatever the program's books say (`MOD`: ENOENT), or already is where the file came
 //!   back under the same number by `dup2` (`ADD`: EEXIST).
 //! * EPOLLERR and EPOLLHUP are said unasked, and a hang-up is said without EPOLLIN where no data is left.
+//! * EPOLLRDHUP, the end of what the peer of a stream socket sends, comes with EPOLLIN and never alone.
 //! * With EPOLLONESHOT a registration says something once, error or hang-up included, and is then silent until the next
 //!   `MOD`, which looks anew whether it is ready: nothing is lost in between.
 //! * Regular files and directories are refused with EPERM.
@@ -74,7 +75,8 @@ struct Registration {
 impl Registration {
     fn flags(self) -> EventFlags {
         let mut flags = EventFlags::empty();
-        flags.set(EventFlags::IN, self.reader.is_some());
+        // The end is asked for besides, so that a wait tells whether there is more behind the bytes than bytes.
+        flags.set(EventFlags::IN | EventFlags::RDHUP, self.reader.is_some());
         flags.set(EventFlags::OUT, self.writer.is_some());
         let stays = |watcher: Option<Watcher>| watcher.is_some_and(|watcher| !watcher.once);
         flags.set(EventFlags::ONESHOT, !flags.is_empty() && !stays(self.reader) && !stays(self.writer));
@@ -103,6 +105,8 @@ pub(super) struct Readiness {
     generation: u32,
     waker_registered: bool,
     events: Vec<EpollEvent>,
+    /// The last wait has told of all that was ready, and of no end and no failure; and nothing was registered since.
+    told_all: bool,
 }
 
 fn instance() -> io::Result<OwnedFd> {
@@ -118,6 +122,7 @@ impl Readiness {
             generation: 0,
             waker_registered: false,
             events: Vec::with_capacity(EVENTS),
+            told_all: false,
         })
     }
 
@@ -217,6 +222,7 @@ impl Readiness {
     /// Brings the kernel's registration of a descriptor in line with the books, to which `new` was just added.
     fn tell_kernel(&mut self, fd: RawFd, new: Option<(Interest, Watcher)>) -> io::Result<()> {
         let source = sys::borrow(fd)?;
+        self.told_all = false;
         let registration = &mut self.registrations[fd as usize];
         let mut flags = registration.flags();
         let instance = self.instance.as_fd();
@@ -296,9 +302,16 @@ impl Readiness {
         Ok(())
     }
 
+    /// Whether whoever has read what the last wait told of to its end would hear nothing from another wait that must not block, but
+    /// for what has come since.
+    pub(super) fn told_all(&self) -> bool {
+        self.told_all
+    }
+
     /// Waits, as finely as the kernel can.
     fn collect(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.events.clear();
+        self.told_all = false;
         let whole_milliseconds = timeout.is_none_or(|timeout| timeout.subsec_nanos() % 1_000_000 == 0);
         if !whole_milliseconds {
             match self.collect_finely(timeout) {
@@ -345,6 +358,7 @@ impl Readiness {
     /// Says which operations the kernel has found ready.
     fn deliver(&mut self, mut ready: impl FnMut(Operation)) -> io::Result<()> {
         let mut stale = false;
+        let mut plain = self.events.len() < EVENTS;
         for index in 0..self.events.len() {
             let event = self.events[index];
             let data = event.data.u64();
@@ -359,6 +373,7 @@ impl Readiness {
                 continue;
             }
             let flags = event.flags;
+            plain &= flags == EventFlags::IN;
             let mut over = false;
             let mut tell = |place: &mut Option<Watcher>| {
                 place.iter().for_each(|watcher| ready(watcher.number));
@@ -376,6 +391,7 @@ impl Readiness {
                 let _ = self.tell_kernel(fd as RawFd, None);
             }
         }
+        self.told_all = plain && !stale;
         if stale { self.rebuild() } else { Ok(()) }
     }
 }

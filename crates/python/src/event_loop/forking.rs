@@ -34,6 +34,7 @@ impl LoopCore {
     /// In a forked child, give up what the loop has under way if it runs: it is the parent's. Returns False if it does not run.
     fn _after_fork_in_child(this: &Bound<'_, Self>) -> bool {
         let core = this.get();
+        core.forget_watchdog();
         if !core.is_running() {
             return false;
         }

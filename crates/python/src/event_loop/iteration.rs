@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use whilst_engine::driver::{Completion, Event, Interest};
 
+use super::observing::WATCHDOG;
 use super::registry::Source;
 use super::scheduling::now;
 use super::sendfile::Sendfile;
@@ -21,6 +22,7 @@ use crate::errors::os_error;
 use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
 use crate::handle::{ends_the_run, run};
+use crate::trace;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
 use crate::transport::stream::{Stream, StreamWork};
@@ -36,7 +38,12 @@ impl LoopCore {
     /// Runs iterations until the loop is told to stop, or a callback raises what ends the run.
     pub(super) fn run_until_stopped(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
+        Self::look_after(this)?;
         let mut left_out = 0;
+        core.touch();
+        if trace::is_on() {
+            trace::run_begins(core, this.py());
+        }
         let result = loop {
             if let Err(error) = Self::iterate(this, &mut left_out) {
                 break Err(error);
@@ -49,6 +56,7 @@ impl LoopCore {
             Self::run_watched_ends(this);
         }
         core.forget_contexts(this.py());
+        core.look_away(this.py());
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
         Self::submit_unsent(this)?;
@@ -72,6 +80,7 @@ impl LoopCore {
                 core.forget_contexts(py);
             }
             Self::submit_unsent(this)?;
+            core.untouched.store(true, Ordering::Relaxed);
             if core.is_watched() {
                 Self::wait_watched(this)?
             } else {
@@ -112,13 +121,27 @@ impl LoopCore {
     }
 
     /// True if there is something to run, nothing to send and nothing to poll for: then a wait could bring nothing.
+    ///
+    /// So it is, too, when since the last wait bytes went to `asyncio.StreamReader`s and nothing else was done: nobody but we has had
+    /// the time to make something ready, and what comes from elsewhere could as well have come a moment later. (A task that reads
+    /// from a stream is woken an iteration after its bytes came in. A poll in between costs a twentieth of the round trip.)
     #[inline]
     fn need_not_wait(&self, py: Python<'_>) -> bool {
+        let untouched = self.untouched.load(Ordering::Relaxed);
         self.state.with(py, |state| {
             !state.ready.is_empty()
                 && state.unsent.is_empty()
-                && state.driver.as_ref().is_some_and(|driver| driver.is_idle())
+                && state
+                    .driver
+                    .as_ref()
+                    .is_some_and(|driver| driver.is_idle() || untouched && driver.told_all())
         })
+    }
+
+    /// Takes note that something was done since the last wait that a poll might show the effects of.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        self.untouched.store(false, Ordering::Relaxed);
     }
 
     /// How long the wait may block: not at all if there is something to run, else until the next timer.
@@ -239,7 +262,11 @@ impl LoopCore {
 
     #[inline]
     fn perform(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
-        if this.get().is_watched() {
+        // A delivery says it itself.
+        if !matches!(work, Work::Stream(_, StreamWork::Deliver)) {
+            this.get().touch();
+        }
+        if this.get().is_watched_by(!WATCHDOG) {
             return Self::perform_watched(this, work);
         }
         Self::perform_unwatched(this, work)

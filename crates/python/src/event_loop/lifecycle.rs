@@ -104,8 +104,9 @@ impl LoopCore {
     }
 
     /// Turn debug mode on or off, but for the tracking of coroutines' origins.
-    fn _set_debug(&self, enabled: bool) {
-        self.set_watcher(DEBUG, enabled);
+    fn _set_debug(this: &Bound<'_, Self>, enabled: bool) -> PyResult<()> {
+        this.get().set_watcher(DEBUG, enabled);
+        Self::look_after_again(this)
     }
 
     /// Raise RuntimeError if another thread runs the loop; the check of debug mode.

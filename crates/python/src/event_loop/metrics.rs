@@ -272,6 +272,16 @@ impl LoopCore {
 
 #[pymethods]
 impl LoopCore {
+    /// Count bytes that Python code of the loop's has received.
+    fn _count_received(&self, count: usize) {
+        self.received(count);
+    }
+
+    /// Count bytes that Python code of the loop's has sent.
+    fn _count_sent(&self, count: usize) {
+        self.sent(count);
+    }
+
     /// The loop's numbers by the names of whilst.Metrics, but for those that Python knows. Begins to measure times.
     fn _metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.begin_to_time(py);

@@ -18,12 +18,13 @@ pub(crate) mod servers;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
 pub(crate) mod waiting;
+pub(crate) mod watchdog;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -42,10 +43,12 @@ use self::scheduling::now;
 use self::sendfile::Sendfile;
 use self::sockets::SocketWait;
 use self::waiting::Patience;
+use self::watchdog::Guard;
 use crate::ffi::bytes::Unfinished;
 use crate::ffi::class::Object;
 use crate::ffi::guarded::Guarded;
 use crate::handle::{Handle, ThreadSafeHandle, TimerHandle, visit_queued};
+use crate::trace;
 use crate::transport::datagram::{Datagram, DatagramWork};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::pipe::{PipeWork, ReadPipe, WritePipe};
@@ -144,15 +147,22 @@ pub(crate) struct LoopCore {
     thread: AtomicU64,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
+    guard: Guard,
+    /// Pieces of work, counted while [`observing::SUSPECTED`].
+    pieces: AtomicU32,
+    /// Where the loop is in the [trace](crate::trace) that it was last in.
+    pub(crate) lane: AtomicU64,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
+    untouched: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
     current_handle: Guarded<Option<Py<PyAny>>>,
     /// While the loop runs, `{"loop": self}`: the keywords that futures are made with.
     future_keywords: Guarded<Option<Py<PyDict>>>,
-    driver_name: &'static str,
+    pub(crate) driver_name: &'static str,
 }
 
 #[pymethods]
@@ -200,9 +210,13 @@ impl LoopCore {
             counters: Arc::default(),
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
-            watchers: AtomicU8::new(0),
+            watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
+            guard: Guard::new()?,
+            pieces: AtomicU32::new(0),
+            lane: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            untouched: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
             future_keywords: Guarded::new(None),
@@ -266,6 +280,7 @@ impl LoopCore {
         });
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
+        self.guard.traverse(&mut see);
         self.future_keywords.try_with(|keywords| keywords.as_ref().map(|it| see(it.as_any())));
         result
     }
@@ -274,6 +289,7 @@ impl LoopCore {
         self.drop_contents(py);
         drop(self.task_factory.with(py, Option::take));
         drop(self.current_handle.with(py, Option::take));
+        self.guard.clear(py);
         drop(self.future_keywords.with(py, Option::take));
     }
 }

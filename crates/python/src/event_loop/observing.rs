@@ -9,9 +9,11 @@ use std::time::Instant;
 use pyo3::prelude::*;
 
 use super::{LoopCore, Work};
-use crate::ffi::class::Object;
+use crate::ffi::class::{Instance, Object};
+use crate::ffi::clock::nanoseconds;
 use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, is_cancelled, run};
+use crate::trace;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
@@ -19,13 +21,19 @@ use crate::transport::stream::Stream;
 /// asyncio's debug mode: `set_debug()`.
 pub(crate) const DEBUG: u8 = 1;
 /// A trace is being recorded.
-#[allow(dead_code)]
 pub(crate) const TRACE: u8 = 2;
 /// Somebody has asked for times: `loop.metrics()`.
 pub(crate) const METRICS: u8 = 4;
-/// A thread looks after callbacks that hold the loop for long.
-#[allow(dead_code)]
+/// A thread looks after callbacks that hold the loop for long ([`super::watchdog`]). It wants to know of waits only.
 pub(crate) const WATCHDOG: u8 = 8;
+/// It wants to know of each piece of work, too. It says so itself, from its own thread.
+pub(crate) const SUSPECTED: u8 = 16;
+
+/// A transport, as a trace has it.
+pub(crate) trait Traced: Instance {
+    /// Its kind (`tcp`, `unix`, `udp`, `pipe`, `tls`) and its peer's address, or an empty string.
+    fn introduce(&self, py: Python<'_>) -> (&'static str, String);
+}
 
 impl LoopCore {
     /// True in debug mode.
@@ -55,13 +63,45 @@ impl LoopCore {
         }
     }
 
+    /// A transport has received so many bytes.
+    #[inline]
+    pub(crate) fn trace_received<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
+        if self.is_watched_by(TRACE) {
+            trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), bytes, 0);
+        }
+    }
+
+    /// A transport has sent so many bytes.
+    #[inline]
+    pub(crate) fn trace_sent<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
+        if self.is_watched_by(TRACE) {
+            trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), 0, bytes);
+        }
+    }
+
+    /// A transport has closed its descriptor.
+    #[inline]
+    pub(crate) fn trace_ended<T: Traced>(&self, py: Python<'_>, transport: &Object<T>) {
+        if self.is_watched_by(TRACE) {
+            trace::transport_ended(self, py, transport.as_py().as_ptr().addr());
+        }
+    }
+
     /// Waits until there may be something to run, under somebody's eyes.
     #[cold]
     pub(super) fn wait_watched(this: &Bound<'_, Self>) -> PyResult<()> {
         let core = this.get();
         core.time_wait_begins(this.py());
-        let waited = Self::wait_for_work(this);
+        let begin = core.is_watched_by(TRACE).then(nanoseconds);
+        let waited = if core.is_watched_by(WATCHDOG) {
+            Self::waiting(this, || Self::wait_for_work(this))
+        } else {
+            Self::wait_for_work(this)
+        };
         core.time_wait_ended(this.py());
+        if let Some(begin) = begin {
+            trace::waited(core, this.py(), begin);
+        }
         waited
     }
 
@@ -75,17 +115,29 @@ impl LoopCore {
     #[cold]
     pub(super) fn run_watched_ends(this: &Bound<'_, Self>) {
         this.get().time_run_ended(this.py());
+        if this.get().is_watched_by(TRACE) {
+            trace::run_ended(this.get(), this.py());
+        }
     }
 
     /// Does a piece of work under somebody's eyes.
     #[cold]
     #[inline(never)]
     pub(super) fn perform_watched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
-        if this.get().is_debug() {
+        let core = this.get();
+        if core.is_watched_by(SUSPECTED) {
+            core.count_piece();
+        }
+        let traced = if core.is_watched_by(TRACE) { trace::work_begins(this, &work) } else { None };
+        let result = if core.is_debug() {
             Self::perform_in_debug_mode(this, work)
         } else {
             Self::perform_plainly(this, work)
+        };
+        if let Some(doing) = traced {
+            trace::work_ended(core, this.py(), doing);
         }
+        result
     }
 
     fn perform_plainly(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {

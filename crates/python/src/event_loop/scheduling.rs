@@ -155,6 +155,7 @@ impl LoopCore {
     #[cold]
     #[inline(never)]
     fn empty_inbox(&self, py: Python<'_>) {
+        self.touch();
         let mut handles = Vec::new();
         self.inbox.drain_into(&mut handles);
         self.state.with(py, |state| {

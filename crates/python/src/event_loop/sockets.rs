@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt};
 use whilst_engine::driver::{Interest, Key};
 
 use super::LoopCore;
+use super::observing::TRACE;
 use super::readiness::descriptor;
 use super::registry::Source;
 use crate::errors::os_error;
@@ -26,6 +27,7 @@ use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::plain_socket::plain_descriptor;
 use crate::handle::ends_the_run;
+use crate::trace;
 use crate::transport::socket;
 
 /// Adds the methods of this file to the class.
@@ -267,7 +269,14 @@ impl SocketWait {
         }
         while let Some((callback, context)) = callbacks.next() {
             let callback = callback.bind(py);
-            if let Err(error) = in_context(context.bind(py), || call(callback, [this.as_any()])) {
+            let core = event_loop.get();
+            let traced =
+                if core.is_watched_by(TRACE) { trace::callback_begins(event_loop, callback) } else { None };
+            let called = in_context(context.bind(py), || call(callback, [this.as_any()]));
+            if let Some(doing) = traced {
+                trace::work_ended(core, py, doing);
+            }
+            if let Err(error) = called {
                 if ends_the_run(py, &error) {
                     // The others have their turn in the next run.
                     Self::schedule(this, event_loop, callbacks)?;

@@ -11,11 +11,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::LoopCore;
+use super::observing::TRACE;
 use crate::fast_method;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::call::call_keywords;
 use crate::ffi::imports::{Import, LateImport};
 use crate::ffi::methods::add_fast_methods;
+use crate::trace;
 
 /// Adds the methods of this file to the class.
 pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
@@ -99,6 +101,30 @@ fn create_future(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> Py
 }
 
 fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    if this.get().is_watched_by(TRACE) {
+        return create_traced(this, arguments);
+    }
+    make_task(this, arguments)
+}
+
+/// `create_task`, recorded.
+#[cold]
+fn create_traced(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    let py = this.py();
+    let core = this.get();
+    // What runs a task at once is a factory, or asyncio.Task if it is told to.
+    let eager = core.task_factory.with(py, |factory| factory.is_some())
+        || arguments.keywords().any(|(name, _)| name == "eager_start");
+    let making = trace::making_task(core, py, eager);
+    let task = make_task(this, arguments);
+    if let Some(making) = making {
+        trace::task_made(core, py, making, task.as_ref().ok().map(|task| task.bind(py)));
+    }
+    task
+}
+
+#[inline(always)]
+fn make_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
     static TASK: LateImport = LateImport::new("asyncio.tasks", "Task");
     static FROM_FACTORY: Import = Import::new("whilst._loop.tasks", "from_factory");
     let py = this.py();

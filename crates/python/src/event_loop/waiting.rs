@@ -26,6 +26,13 @@ use crate::ffi::imports::Import;
 /// keeps it so long, and one that computes keeps it for five times as long.
 const LATE: f64 = 0.001;
 
+/// So many waits in succession are measured after one that was late.
+const SUSPICION: u8 = 64;
+
+/// Where no thread has computed lately one wait in so many is measured. Two looks at the clock are a hundredth of a round trip, and a thread
+/// that begins to compute costs a switch interval for each wait until it is noticed.
+const SELDOM: u8 = 8;
+
 /// How long the loop looks beside such a thread before it lets the GIL go: some round trips of a connection, and
 /// a fiftieth of what letting it go costs.
 const BESIDE_COMPUTING: Duration = Duration::from_micros(100);
@@ -45,8 +52,12 @@ const MEMORY: f64 = 0.05;
 pub(crate) struct Patience {
     /// What the program has asked for.
     busy_poll: Duration,
-    /// When the GIL last came back late, by the coarse clock, if it was late the last time that it was let go.
+    /// When the GIL last came back late, by the coarse clock, if it was late the last time that this was looked at.
     late: Option<f64>,
+    /// How many waits are to be measured one after the other, since one was late.
+    suspicion: u8,
+    /// How many waits were not measured since the last that was.
+    unmeasured: u8,
 }
 
 impl Patience {
@@ -57,6 +68,22 @@ impl Patience {
             Some(_) => Some(self.busy_poll.max(BESIDE_COMPUTING)),
             None => (!self.busy_poll.is_zero()).then_some(self.busy_poll),
         }
+    }
+
+    /// Whether the time is to be taken that the GIL takes to come back from the wait that begins.
+    #[inline]
+    fn measures(&mut self) -> bool {
+        if self.suspicion == 0 {
+            self.unmeasured = (self.unmeasured + 1) % SELDOM;
+            return self.unmeasured == 0;
+        }
+        true
+    }
+
+    /// Takes note of when the GIL came back late, or that it did not.
+    fn learn(&mut self, late: Option<f64>) {
+        self.suspicion = if late.is_some() { SUSPICION } else { self.suspicion.saturating_sub(1) };
+        self.late = late;
     }
 
     /// Whether to look with the GIL in hand.
@@ -164,7 +191,7 @@ impl LoopCore {
         let result = function.call0();
         let end = coarse();
         if end - begin >= LATE {
-            self.patience.with(py, |patience| patience.late = Some(end));
+            self.patience.with(py, |patience| patience.learn(Some(end)));
         }
         result.map(drop)
     }
@@ -172,13 +199,13 @@ impl LoopCore {
     /// Calls `body` without the GIL, and learns whether another thread computes.
     #[inline]
     pub(super) fn without_gil<R: Send>(&self, py: Python<'_>, body: impl FnOnce() -> R + Send) -> R {
-        if cfg!(Py_GIL_DISABLED) {
+        if cfg!(Py_GIL_DISABLED) || !self.patience.with(py, |patience| patience.measures()) {
             return py.detach(body);
         }
         let (result, begin) = py.detach(|| (body(), coarse()));
         let end = coarse();
         let late = (end - begin >= LATE).then_some(end);
-        self.patience.with(py, |patience| patience.late = late);
+        self.patience.with(py, |patience| patience.learn(late));
         result
     }
 }

@@ -16,13 +16,25 @@ pub(crate) fn coarse() -> f64 {
     seconds(libc::CLOCK_MONOTONIC_COARSE)
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds.
+#[inline]
+pub(crate) fn nanoseconds() -> u64 {
+    let time = read(libc::CLOCK_MONOTONIC);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
 #[inline]
 fn seconds(clock: libc::clockid_t) -> f64 {
+    let time = read(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the call fills the place it is given. It cannot fail for a clock that every Linux has.
-    let time = unsafe {
+    unsafe {
         libc::clock_gettime(clock, time.as_mut_ptr());
         time.assume_init()
-    };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
 }

@@ -86,6 +86,22 @@ impl Address {
         }
     }
 
+    /// The address in a few words: `127.0.0.1:80`, `[::1]:80`, a path, `@` and an abstract name, or nothing.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::V4(address) => address.to_string(),
+            Self::V6(address) => format!("[{}]:{}", figures(*address.ip()), address.port()),
+            Self::Unix(address) => match address.abstract_name().filter(|name| !name.is_empty()) {
+                Some(name) => format!("@{}", String::from_utf8_lossy(name)),
+                None => {
+                    let path = address.path_bytes().unwrap_or_default();
+                    String::from_utf8_lossy(path.strip_suffix(&[0]).unwrap_or(path)).into_owned()
+                }
+            },
+            Self::Unknown => String::new(),
+        }
+    }
+
     /// The address as `socket.getsockname()` returns it (`makesockaddr` in CPython's `socketmodule.c`); None if unknown.
     pub(crate) fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self {

@@ -94,17 +94,17 @@ pub(crate) fn is_fed(protocol: &Bound<'_, PyAny>) -> bool {
             .is_some_and(|classes| protocol.get_type_ptr() == classes.protocol.bind(py).as_type_ptr())
 }
 
-/// Hands bytes to a protocol: calls its `data_received()`, or [`feed`]s them, unless the loop is in debug mode. Raises what
-/// `data_received()` raises.
+/// Hands bytes to a protocol: calls its `data_received()`, or [`feed`]s them, unless the loop is in debug mode; true if they were fed.
+/// Raises what `data_received()` raises.
 pub(crate) fn data_received(
     protocol: &Bound<'_, PyAny>,
     data: &Bound<'_, PyBytes>,
     debug: bool,
-) -> PyResult<()> {
+) -> PyResult<bool> {
     if !debug && is_fed(protocol) && feed(protocol, &[data.as_bytes()])? {
-        return Ok(());
+        return Ok(true);
     }
-    call_method(protocol, intern!(protocol.py(), "data_received"), [data.as_any()]).map(drop)
+    call_method(protocol, intern!(protocol.py(), "data_received"), [data.as_any()]).map(|_none| false)
 }
 
 /// Does what the protocol's `data_received()` would do with all the parts in one, and returns true; or does nothing and returns

@@ -40,15 +40,17 @@ class App {
   }
 
   writeHead() {
-    const { record } = this.model;
-    const program = record.program || "a program";
+    const { head } = this.model;
+    const program = head.program || "a program";
     byId("program").textContent = baseName(program);
     byId("program").title = program;
-    byId("facts").textContent = [spanText(this.model.duration), plural(this.model.taskCount, "task"), record.python && `Python ${record.python}`, record.driver].filter(Boolean).join(" · ");
+    byId("facts").textContent = [spanText(this.model.duration), plural(this.model.taskCount, "task"), head.python && `Python ${head.python}`, head.driver].filter(Boolean).join(" · ");
     byId("facts").title = byId("facts").textContent;
-    if (record.dropped > 0) {
+    if (head.dropped > 0) {
       const notice = byId("notice");
-      notice.textContent = `${plural(record.dropped, "event")} of the beginning ${record.dropped === 1 ? "was" : "were"} dropped: the record's memory was full, and the oldest go first. What is drawn there is not all that was.`;
+      const tasks = head.dropped_tasks > 0 ? ` and ${plural(head.dropped_tasks, "task")}` : "";
+      const were = head.dropped === 1 && !tasks ? "was" : "were";
+      notice.textContent = `${plural(head.dropped, "event")}${tasks} of the beginning ${were} dropped: the record's memory was full, and the oldest go first. What is shown begins after ${spanText(this.model.known)}.`;
       notice.hidden = false;
     }
   }
@@ -57,9 +59,13 @@ class App {
   writeLegend() {
     const there = new Set(this.model.segmentKind);
     there.add(RUN);
-    byId("legend").replaceChildren(...[...there].sort((a, b) => a - b).map((kind) =>
-      element("span", {}, element("canvas", { class: "swatch", "data-kind": kind, "aria-hidden": "true" }), KINDS[kind].label)),
-      element("span", {}, element("i", { class: "swatch path" }), "critical path"));
+    const colours = [["path", "critical path"]];
+    if (this.model.slow.count > 0) colours.push(["slow", "slow callback"]);
+    if (this.model.traffic.count > 0) colours.push(["in", "bytes in"], ["out", "bytes out"]);
+    byId("legend").replaceChildren(
+      ...[...there].sort((a, b) => a - b).map((kind) =>
+        element("span", {}, element("canvas", { class: "swatch", "data-kind": kind, "aria-hidden": "true" }), KINDS[kind].label)),
+      ...colours.map(([name, text]) => element("span", {}, element("i", { class: `swatch ${name}` }), text)));
   }
 
   paintLegend() {
@@ -133,6 +139,7 @@ class App {
     const { dataset } = byId("lanes");
     dataset.begin = String(view.begin);
     dataset.end = String(view.end);
+    byId("lanes").toggleAttribute("data-moving", view.isMoving);
   }
 
   // -- Choosing ---------------------------------------------------------------------------------------------------------------
@@ -225,8 +232,9 @@ class App {
       const at = firstAbove(begins, moment + near, 0, tasks.length) - 1;
       if (at >= 0) task = tasks[at];
     } else if (rows.kinds[row] === Row.SLOW) {
-      const at = firstAbove(model.slow.end, moment - near, 0, model.slow.count);
-      return at < model.slow.count && model.slow.begin[at] <= moment + near ? { ...nothing, slow: at } : nothing;
+      const { slow } = model.loops[rows.items[row]];
+      const at = firstAbove(slow.end, moment - near, 0, slow.count);
+      return at < slow.count && slow.begin[at] <= moment + near ? { ...nothing, slow: slow.order[at] } : nothing;
     }
     if (task < 0 || model.begin[task] > moment + near || model.end[task] < moment - near) return nothing;
     return { row, task, segment: this.segmentAt(task, moment, near), slow: NONE };

@@ -107,8 +107,8 @@ function showTip(app, { task, segment, slow }, event) {
   if (task >= 0) tip.replaceChildren(...tipOf(app, task, segment).filter(Boolean));
   else {
     const { model } = app;
-    const parts = [element("b", {}, model.string(model.slowName[slow])), element("div", {}, `held the loop for ${spanText(model.slow.end[slow] - model.slow.begin[slow])}`)];
-    tip.replaceChildren(...[...parts, ...placeElements(model.placeAt(model.slowPlace[slow]))].filter(Boolean));
+    const parts = [element("b", {}, model.string(model.slow.name[slow])), element("div", {}, `held the loop for ${spanText(model.slow.end[slow] - model.slow.begin[slow])}`)];
+    tip.replaceChildren(...[...parts, ...placeElements(model.placeAt(model.slow.place[slow]))].filter(Boolean));
   }
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();

@@ -2,9 +2,10 @@
 // Nobody needs the colour alone: each kind has a texture too, and its letter or word where the bar has room for it.
 
 const RUN = 0;
+const READY = 1;
 
 /**
- * The first is running; the others are the kinds of wait, by the names that the record has for them. Those that the record alone
+ * The first is running, the second ready; the others are the kinds of wait, by the names that the record has for them. Those that the record alone
  * has get a line of their own in Model, after these.
  */
 const KINDS = [

@@ -4,6 +4,8 @@
 // task's "segments" are all[first[task]] up to all[first[task + 1]]. What is drawn or told is found from there by bisection.
 
 const NONE = -1;
+/** A task that has its first turn within so many µs is not told to have waited for it. */
+const LATE = 1000;
 const OUTCOMES = ["pending", "returned", "raised", "cancelled"];
 const [PENDING, RETURNED, RAISED, CANCELLED] = OUTCOMES.keys();
 
@@ -53,9 +55,11 @@ function countAlive(begins, ends, from, to) {
 
 /** Spans of time that do not overlap, with the sum of their lengths up to each: how much of any span they cover is two bisections. */
 class Spans {
-  constructor(begins, ends) {
-    const order = inOrder(begins);
+  /** Of columns those with the given indices, or all. */
+  constructor(begins, ends, indices = Uint32Array.from({ length: begins.length }, (_, index) => index)) {
+    const order = inOrder(indices.map((index) => begins[index])).map((at) => indices[at]);
     this.count = order.length;
+    /** Where in the columns each of them is. */
     this.order = order;
     this.begin = Float64Array.from(order, (index) => begins[index]);
     this.end = Float64Array.from(order, (index) => ends[index]);
@@ -77,18 +81,51 @@ class Spans {
   }
 }
 
+/** A loop, or several of which each began when the one before had ended, as calls of asyncio.run do: what one row tells of. */
+class LoopLane {
+  constructor(record, loops, duration, known) {
+    const { begin, end } = record.loops ?? { begin: [0], end: [duration] };
+    const has = new Set(loops);
+    const own = (columns) => {
+      const all = Uint32Array.from({ length: columns.begin.length }, (_, index) => index);
+      const mine = columns.loop ? all.filter((index) => has.has(columns.loop[index])) : all;
+      return new Spans(columns.begin, columns.end, mine);
+    };
+    // A poll that was dropped must not look like work.
+    const from = begin.map((moment) => Math.max(moment, known));
+    const to = end.map((moment, loop) => Math.max(moment < 0 ? duration : moment, from[loop]));
+    this.alive = new Spans(from, to, Uint32Array.from(loops));
+    this.idle = own(record.polls_at ?? NOTHING);
+    this.slow = own(record.callbacks ?? NOTHING);
+  }
+
+  /** Part of a span in which the loop was there and not blocked in its poll. */
+  load(from, to) {
+    if (to <= from) return 0;
+    const load = (this.alive.covered(from, to) - this.idle.covered(from, to)) / (to - from);
+    // What is left of a difference of large sums is no load.
+    return load < 1e-6 ? 0 : Math.min(1, load);
+  }
+}
+
+const NOTHING = { begin: [], end: [] };
+
 class Model {
   constructor(record) {
     if (record.format !== 1) throw new Error(`this page reads format 1 of a record, not ${record.format}`);
-    this.record = record;
+    // What is not in columns: the program, versions, counts.
+    const { tasks, runs, waits, ...head } = record;
+    this.head = head;
+    this.runCount = runs.begin.length;
     this.strings = record.strings;
     this.places = record.places;
     this.stacks = record.stacks ?? [];
     this.duration = Math.max(record.duration, 1);
-    this.readTasks(record.tasks);
-    this.readSegments(record.runs, record.waits);
+    this.readTasks(tasks);
+    this.readKnown(record);
+    this.readSegments(runs, waits);
     this.readChildren();
-    this.readLoop(record);
+    this.readLoops(record);
     this.readTransports(record.transports, record.bytes);
     this.begins = this.begin.slice().sort();
     this.ends = this.end.slice().sort();
@@ -118,17 +155,21 @@ class Model {
   readSegments(runs, waits) {
     const runCount = runs.begin.length;
     const waitCount = waits.begin.length;
-    const total = runCount + waitCount;
+    const runOrder = inOrder(runs.begin);
+    const waitOrder = inOrder(waits.begin);
+    const late = this.startedLate(runs, runOrder);
     const first = new Uint32Array(this.taskCount + 1);
     for (const task of runs.task) first[task + 1]++;
     for (const task of waits.task) first[task + 1]++;
+    for (const task of late) first[task + 1]++;
+    const total = runCount + waitCount + late.size;
     for (let task = 0; task < this.taskCount; task++) first[task + 1] += first[task];
     this.first = first;
     this.segmentCount = total;
     this.segmentBegin = new Float64Array(total);
     this.segmentEnd = new Float64Array(total);
     this.segmentKind = new Uint8Array(total);
-    // Of a wait its index in the record; of a run -1.
+    // Of a wait its index in the record; of a run, and of the time before the first, -1.
     this.segmentWait = new Int32Array(total).fill(NONE);
     this.waitOn = Int32Array.from(waits.on);
     this.waitPlace = Int32Array.from(waits.place);
@@ -139,8 +180,6 @@ class Model {
       if (!kinds.has(string)) kinds.set(string, kindIndex(this.strings[string]));
       return kinds.get(string);
     };
-    const runOrder = inOrder(runs.begin);
-    const waitOrder = inOrder(waits.begin);
     const next = first.slice();
     let run = 0;
     let wait = 0;
@@ -148,7 +187,14 @@ class Model {
       const r = runOrder[run];
       const w = waitOrder[wait];
       if (wait === waitCount || (run < runCount && runs.begin[r] <= waits.begin[w])) {
-        const at = next[runs.task[r]]++;
+        const task = runs.task[r];
+        if (next[task] === first[task] && late.has(task)) {
+          const at = next[task]++;
+          this.segmentBegin[at] = this.begin[task];
+          this.segmentEnd[at] = runs.begin[r];
+          this.segmentKind[at] = READY;
+        }
+        const at = next[task]++;
         this.segmentBegin[at] = runs.begin[r];
         this.segmentEnd[at] = runs.end[r] < 0 ? this.duration : runs.end[r];
         run++;
@@ -179,6 +225,20 @@ class Model {
     }
   }
 
+  /** Tasks whose first turn came late: from its creation on a task is ready. */
+  startedLate(runs, runOrder) {
+    const seen = new Uint8Array(this.taskCount);
+    const late = new Set();
+    for (const run of runOrder) {
+      const task = runs.task[run];
+      if (seen[task]) continue;
+      seen[task] = 1;
+      // The first run of a task that began before the oldest event may not be its first one.
+      if (runs.begin[run] - this.begin[task] >= LATE && (this.known === 0 || this.begin[task] >= this.known)) late.add(task);
+    }
+    return late;
+  }
+
   /** Who made whom; those that nobody of the record has made are the children of `taskCount`. */
   readChildren() {
     const root = this.taskCount;
@@ -192,13 +252,35 @@ class Model {
     this.firstChild = first;
   }
 
-  readLoop(record) {
-    const polls = record.polls_at ?? { begin: [], end: [] };
-    this.idle = new Spans(polls.begin, polls.end);
-    const callbacks = record.callbacks ?? { name: [], place: [], begin: [], end: [] };
-    this.slow = new Spans(callbacks.begin, callbacks.end);
-    this.slowName = Int32Array.from(this.slow.order, (index) => callbacks.name[index]);
-    this.slowPlace = Int32Array.from(this.slow.order, (index) => callbacks.place[index]);
+  /** From when on all is in the record: when the oldest event was, if older ones have been dropped. */
+  readKnown(record) {
+    this.known = 0;
+    if (!(record.dropped > 0)) return;
+    const moments = [record.runs.begin, record.polls_at?.begin, record.callbacks?.begin, record.bytes?.at];
+    this.known = this.duration;
+    for (const column of moments) for (const moment of column ?? []) this.known = Math.min(this.known, moment);
+  }
+
+  /** Loops of several threads have lanes beside each other. */
+  readLoops(record) {
+    const { begin, end } = record.loops ?? { begin: [0], end: [this.duration] };
+    const lanes = [];
+    for (const loop of inOrder(begin)) {
+      const free = lanes.find((lane) => lane.end <= begin[loop]);
+      const lane = free ?? { loops: [], end: 0 };
+      if (!free) lanes.push(lane);
+      lane.loops.push(loop);
+      lane.end = end[loop] < 0 ? Infinity : end[loop];
+    }
+    this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration, this.known));
+    const callbacks = record.callbacks ?? { ...NOTHING, name: [], place: [] };
+    this.slow = {
+      count: callbacks.begin.length,
+      name: callbacks.name,
+      place: callbacks.place,
+      begin: callbacks.begin,
+      end: callbacks.end,
+    };
   }
 
   readTransports(transports, bytes) {
@@ -237,9 +319,10 @@ class Model {
     return { path: whole, file: baseName(whole), line, function: this.string(name), source: this.string(source) };
   }
 
-  /** The coroutine's name without what it is nested in: "handle" of "Server.serve.<locals>.handle". */
+  /** The coroutine's name without what it is nested in: "handle" of "Server.serve.<locals>.handle", nor a class, if that is long. */
   coroName(task) {
-    return this.string(this.coro[task]).split("<locals>.").at(-1) || this.string(this.name[task]) || "task";
+    const name = this.string(this.coro[task]).split("<locals>.").at(-1);
+    return (name.length > 26 ? name.slice(name.lastIndexOf(".") + 1) : name) || this.string(this.name[task]) || "task";
   }
 
   /** Its name, where somebody has given it one; asyncio's own are "Task-1" and so on. */
@@ -272,11 +355,10 @@ class Model {
     return firstAbove(this.segmentEnd, moment, this.first[task], this.first[task + 1]);
   }
 
-  /** Part of a span in which the loop was not blocked in its poll. */
+  /** That of the busiest loop. */
   load(from, to) {
-    if (to <= from) return 0;
-    const load = 1 - this.idle.covered(from, to) / (to - from);
-    // What is left of a difference of large sums is no load.
-    return load < 1e-6 ? 0 : Math.min(1, load);
+    let most = 0;
+    for (const loop of this.loops) most = Math.max(most, loop.load(from, to));
+    return most;
   }
 }

@@ -8,10 +8,11 @@ class Palette {
   constructor(ratio) {
     const style = getComputedStyle(document.documentElement);
     const read = (name) => style.getPropertyValue(name).trim();
-    const names = ["ground", "stripe", "line", "text", "faint", "life", "accent", "path", "hold", "raised", "bytes-in", "bytes-out", "load", "on-run"];
+    const names = ["ground", "stripe", "line", "text", "faint", "life", "accent", "path", "hold", "raised", "bytes-in", "bytes-out", "load", "on-run", "on-ready"];
     for (const name of names) this[name.replace(/-(.)/g, (_, letter) => letter.toUpperCase())] = read(`--${name}`);
     const other = read("--kind-future");
     this.kinds = KINDS.map((kind) => read(`--kind-${kind.name}`) || other);
+    this.unknown = texture("rising", read("--texture"), ratio);
     this.textures = KINDS.map((kind) => texture(kind.texture, read("--texture"), ratio));
   }
 }
@@ -96,10 +97,16 @@ function paintOverview(canvas, model, view, palette, height) {
   whole.width = view.width;
   paintAlive(context, model, whole, palette, 2, height - 3);
   paintLoad(context, model, whole, palette, 2, height - 3);
+  context.fillStyle = palette.unknown;
+  if (model.known > 0) context.fillRect(whole.x(0), 0, whole.x(model.known) - whole.x(0), height);
   context.fillStyle = palette.hold;
-  for (let x = 0, at = 0; at < model.slow.count; at = Math.max(at + 1, firstAbove(model.slow.end, whole.moment(x + 1), at, model.slow.count))) {
-    x = whole.x(model.slow.begin[at]);
-    context.fillRect(x, 0, Math.max(2, whole.x(model.slow.end[at]) - x), 4);
+  for (const { slow } of model.loops) {
+    let at = 0;
+    while (at < slow.count) {
+      const x = whole.x(slow.begin[at]);
+      context.fillRect(x, 0, Math.max(2, whole.x(slow.end[at]) - x), 4);
+      at = Math.max(at + 1, firstAbove(slow.end, whole.moment(x + 1), at, slow.count));
+    }
   }
   const from = whole.x(view.begin);
   const to = whole.x(view.end);
@@ -127,13 +134,14 @@ function paintAlive(context, model, view, palette, top, height) {
   context.globalAlpha = 1;
 }
 
-function paintLoad(context, model, view, palette, top, height) {
+/** The load of a loop, or of the busiest of a model's. */
+function paintLoad(context, loops, view, palette, top, height) {
   context.fillStyle = palette.load;
   const from = Math.max(0, Math.floor(view.x(0)));
-  const to = Math.min(view.width, Math.ceil(view.x(model.duration)));
+  const to = Math.min(view.width, Math.ceil(view.x(view.duration)));
   for (let x = from; x < to; x++) {
     const begin = Math.max(0, view.moment(x));
-    const load = model.load(begin, Math.min(model.duration, view.moment(x + 1)));
+    const load = loops.load(begin, Math.min(view.duration, view.moment(x + 1)));
     // What is not nothing must be seen.
     const high = load > 0 ? Math.max(1.5, load * height) : 0;
     context.fillRect(x, top + height - high, 1, high);
@@ -171,13 +179,16 @@ class Painter {
 
   paintGround(bottom) {
     const { context } = this;
-    const { view, palette } = this.app;
+    const { view, palette, model } = this.app;
     context.fillStyle = palette.line;
     for (const mark of axisMarks(view).marks) context.fillRect(Math.round(view.x(mark)), 0, 1, bottom);
     // Before the record begins and after it ends there is nothing to see.
     context.fillStyle = palette.stripe;
     context.fillRect(0, 0, view.x(0), bottom);
     context.fillRect(view.x(view.duration), 0, view.width, bottom);
+    // Of what was dropped nothing is known.
+    context.fillStyle = palette.unknown;
+    if (model.known > 0) context.fillRect(view.x(0), 0, view.x(model.known) - view.x(0), bottom);
   }
 
   paintRow(row, top, height) {
@@ -198,10 +209,11 @@ class Painter {
     const barHeight = height - 2 * inset - 1;
     switch (kind) {
       case Row.LOAD:
-        paintLoad(context, model, view, palette, top + 2, height - 3);
+        paintLoad(context, model.loops[item], view, palette, top + 2, height - 3);
+        this.paintDropped(top, height);
         break;
       case Row.SLOW:
-        this.paintSlow(barTop, barHeight);
+        this.paintSlow(model.loops[item].slow, barTop, barHeight);
         break;
       case Row.TASK:
         this.paintTask(item, barTop, barHeight, false);
@@ -231,6 +243,13 @@ class Painter {
       context.strokeStyle = palette.text;
       context.lineWidth = 2;
       context.strokeRect(from - 1, barTop - 2, Math.max(3, to - from) + 2, barHeight + 4);
+      if (this.app.segment >= 0) {
+        const left = Math.max(view.x(model.segmentBegin[this.app.segment]), -3);
+        const right = Math.min(view.x(model.segmentEnd[this.app.segment]), view.width + 3);
+        context.strokeStyle = palette.accent;
+        context.lineWidth = 3;
+        context.strokeRect(left, barTop + 1, Math.max(3, right - left), barHeight - 2);
+      }
       context.lineWidth = 1;
     }
   }
@@ -311,7 +330,7 @@ class Painter {
       context.fillStyle = palette.kinds[kind];
       context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
     }
-    context.fillStyle = palette.text;
+    context.fillStyle = kind === READY ? palette.onReady : palette.text;
     context.fillText(text, at, middle);
   }
 
@@ -358,13 +377,26 @@ class Painter {
       const next = Math.max(at + 1, firstAbove(ends, view.moment(x + 2), at, tasks.length));
       const hit = found === null || this.anyFound(tasks, at, next);
       context.globalAlpha = hit ? 1 : 0.25;
-      context.fillStyle = palette.life;
+      context.fillStyle = this.waitColour(tasks[at]);
       context.fillRect(x, top, 2, height);
-      context.fillStyle = palette.kinds[RUN];
-      context.fillRect(x, top + height * 0.35, 1.5, height * 0.65);
+      const ran = lane.ranBefore[next] - lane.ranBefore[at];
+      if (ran > 0) {
+        const high = Math.max(1.5, Math.min(1, ran / Math.max(ends[next - 1] - begins[at], 1e-9)) * height);
+        context.fillStyle = palette.kinds[RUN];
+        context.fillRect(x, top + height - high, 2, high);
+      }
       context.globalAlpha = 1;
       at = next;
     }
+  }
+
+  /** The colour of what a task waits for first. */
+  waitColour(task) {
+    const { model, palette } = this.app;
+    for (let at = model.first[task]; at < model.first[task + 1]; at++) {
+      if (model.segmentKind[at] !== RUN) return palette.kinds[model.segmentKind[at]];
+    }
+    return palette.life;
   }
 
   anyFound(tasks, from, to) {
@@ -388,23 +420,38 @@ class Painter {
       context.fillRect(x, top + height - high, 1, high);
     }
     const text = this.fitting(to - from - 8, `${plural(group.tasks.length, "task")}, at most ${countText(group.peak)} at once`);
-    if (text && !group.open) {
+    if (text) {
+      const at = Math.max(from, 0) + 6;
+      const middle = top + height / 2 + 0.5;
+      context.fillStyle = palette.ground;
+      context.globalAlpha = 0.7;
+      context.fillRect(at - 3, middle - 7, context.measureText(text).width + 6, 13);
+      context.globalAlpha = 1;
       context.fillStyle = palette.text;
-      context.fillText(text, Math.max(from, 0) + 6, top + height / 2 + 0.5);
+      context.fillText(text, at, middle);
     }
   }
 
-  paintSlow(top, height) {
+  paintDropped(top, height) {
     const { context } = this;
     const { model, view, palette } = this.app;
-    const { slow } = model;
+    const from = Math.max(0, view.x(0));
+    const text = model.known > 0 && this.fitting(Math.min(view.width, view.x(model.known)) - from - 12, "dropped: nothing is known of this time", "dropped");
+    if (!text) return;
+    context.fillStyle = palette.faint;
+    context.fillText(text, from + 6, top + height / 2);
+  }
+
+  paintSlow(slow, top, height) {
+    const { context } = this;
+    const { model, view, palette } = this.app;
     let at = firstAbove(slow.end, view.begin, 0, slow.count);
     while (at < slow.count && slow.begin[at] < view.end) {
       const x1 = Math.max(view.x(slow.begin[at]), -2);
       const width = Math.max(1.5, Math.min(view.x(slow.end[at]), view.width + 2) - x1);
       context.fillStyle = palette.hold;
       context.fillRect(x1, top, width, height);
-      const name = model.string(model.slowName[at]);
+      const name = model.string(model.slow.name[slow.order[at]]);
       const text = this.fitting(width - 8, `${name} ${spanText(slow.end[at] - slow.begin[at])}`, name);
       if (text) {
         context.fillStyle = palette.onRun;

@@ -95,7 +95,7 @@ class Group {
     const endOf = [];
     const busy = new Heap((lane) => endOf[lane]);
     const free = new Heap((lane) => lane);
-    const order = this.packed.slice().sort((a, b) => begin[a] - begin[b] || a - b);
+    const order = this.packed.slice().sort((a, b) => begin[a] - begin[b] || end[a] - end[b] || a - b);
     for (const task of order) {
       while (busy.items.length > 0 && endOf[busy.least] <= begin[task]) free.push(busy.pop());
       const lane = free.items.length > 0 ? free.pop() : lanes.push([]) - 1;
@@ -103,12 +103,20 @@ class Group {
       endOf[lane] = end[task];
       busy.push(lane);
     }
-    this.laneLists = lanes.map((tasks) => ({
+    this.laneLists = lanes.map((tasks) => this.lane(tasks));
+    return this.laneLists;
+  }
+
+  lane(tasks) {
+    const { begin, end, ran } = this.model;
+    const ranBefore = new Float64Array(tasks.length + 1);
+    tasks.forEach((task, index) => (ranBefore[index + 1] = ranBefore[index] + ran[task]));
+    return {
       tasks: Uint32Array.from(tasks),
       begins: Float64Array.from(tasks, (task) => begin[task]),
       ends: Float64Array.from(tasks, (task) => end[task]),
-    }));
-    return this.laneLists;
+      ranBefore,
+    };
   }
 }
 
@@ -170,8 +178,10 @@ class Rows {
       return this.kinds.length - 1;
     };
 
-    add(Row.LOAD, 0, 0);
-    if (model.slow.count > 0) add(Row.SLOW, 0, 0);
+    model.loops.forEach((loop, index) => {
+      add(Row.LOAD, index, 0);
+      if (loop.slow.count > 0) add(Row.SLOW, index, 0);
+    });
 
     add(Row.SECTION, Section.TASKS, 0);
     if (this.sectionOpen[Section.TASKS]) {
@@ -278,17 +288,19 @@ class Rows {
       case Row.SECTION:
         return { name: SECTION_NAMES[item], beside: countText(item === Section.TASKS ? model.taskCount : model.transportCount) };
       case Row.LOAD:
-        return { name: "Loop busy", beside: percentText(model.load(0, model.duration)) };
+        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(model.known, model.duration)) };
       case Row.SLOW:
-        return { name: "Slow callbacks", beside: countText(model.slow.count) };
+        return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
       case Row.TASK:
         return { name: model.ownName(item) || model.coroName(item), beside: model.ownName(item) ? model.coroName(item) : model.string(model.name[item]) };
       case Row.GROUP: {
         const group = this.groups[item];
-        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}, at most ${countText(group.peak)} at once` };
+        return { name: model.coroName(group.tasks[0]), beside: `× ${countText(group.tasks.length)}` };
       }
-      case Row.LANE:
-        return { name: "", beside: plural(this.laneAt(row).tasks.length, "task") };
+      case Row.LANE: {
+        const { tasks } = this.laneAt(row);
+        return { name: "", beside: tasks.length === 1 ? model.string(model.name[tasks[0]]) : `${countText(tasks.length)} tasks` };
+      }
       case Row.TRAFFIC:
         return { name: "all", beside: `${bytesText(model.traffic.in.at(-1))} in, ${bytesText(model.traffic.out.at(-1))} out` };
       default: {

@@ -32,8 +32,7 @@ class Summary {
 
   head() {
     const { model } = this.app;
-    const { record } = model;
-    const utilisation = record.utilisation ?? model.load(0, model.duration);
+    const utilisation = model.head.utilisation ?? model.load(0, model.duration);
     const ends = [0, 0, 0, 0];
     for (const outcome of model.outcome) ends[outcome]++;
     const ended = [
@@ -47,8 +46,8 @@ class Summary {
       element("p", { class: "faint" }, ended.join(", "), ended.length > 0 ? "." : ""),
       element("dl", { class: "figures" },
         element("div", {}, element("dt", {}, "loop busy"), element("dd", { title: "Part of the time in which callbacks ran" }, percentText(utilisation))),
-        element("div", {}, element("dt", {}, "steps run"), element("dd", {}, countText(record.runs.begin.length))),
-        element("div", {}, element("dt", {}, "polls"), element("dd", { title: "How often the loop asked the kernel, and waited" }, countText(record.polls ?? 0)))),
+        element("div", {}, element("dt", {}, "steps run"), element("dd", {}, countText(model.runCount))),
+        element("div", {}, element("dt", {}, "polls"), element("dd", { title: "How often the loop asked the kernel, and waited" }, countText(model.head.polls ?? 0)))),
     ];
   }
 
@@ -58,7 +57,8 @@ class Summary {
     if (path.steps.length === 0) return [];
     const chapters = pathChapters(model, path.steps);
     // Only what matters for the length of the run, in order of time.
-    const told = greatest(chapters.length, 8, (index) => chapters[index].end - chapters[index].begin + 0.01).map(({ index }) => index).sort((a, b) => a - b);
+    const length = (index) => chapters[index].end - chapters[index].begin;
+    const told = greatest(chapters.length, 8, (index) => (length(index) > model.duration / 500 ? length(index) : 0)).map(({ index }) => index).sort((a, b) => a - b);
     const items = told.map((index) => {
       const { task, begin, end, spent } = chapters[index];
       const [kind, most] = [...spent].sort((a, b) => b[1] - a[1])[0];
@@ -82,31 +82,38 @@ class Summary {
   holds() {
     const { app } = this;
     const { model } = app;
-    const segments = greatest(model.segmentCount, 5, (at) => (model.segmentKind[at] === RUN ? model.segmentEnd[at] - model.segmentBegin[at] : 0));
-    const slow = greatest(model.slow.count, 5, (at) => model.slow.end[at] - model.slow.begin[at]);
+    // More than are told, for of several at one place the longest is.
+    const segments = greatest(model.segmentCount, 60, (at) => (model.segmentKind[at] === RUN ? model.segmentEnd[at] - model.segmentBegin[at] : 0));
+    const slow = greatest(model.slow.count, 60, (at) => model.slow.end[at] - model.slow.begin[at]);
     const holds = [
       ...segments.map(({ index, size }) => {
         const task = taskOfSegment(model, index);
-        return { size, text: model.title(task), place: this.resumedAt(task, index), go: () => app.select(task, index, true) };
+        return { size, text: model.coroName(task), place: this.resumedAt(task, index), go: () => app.select(task, index, true) };
       }),
       ...slow.map(({ index, size }) => ({
         size,
-        text: model.string(model.slowName[index]),
-        place: { ...model.placeAt(model.slowPlace[index]), source: "" },
+        text: model.string(model.slow.name[index]),
+        place: withoutSource(model.placeAt(model.slow.place[index])),
         go: () => app.view.focus(model.slow.begin[index], model.slow.end[index]),
       })),
-    ].sort((a, b) => b.size - a.size).slice(0, 5);
-    if (holds.length === 0) return [];
+    ].sort((a, b) => b.size - a.size);
+    const places = new Map();
+    for (const hold of holds) {
+      const key = `${hold.text} ${hold.place?.path}:${hold.place?.line}`;
+      if (!places.has(key)) places.set(key, hold);
+    }
+    const told = [...places.values()].slice(0, 5);
+    if (told.length === 0) return [];
     return [
       element("h3", {}, "Longest holds of the loop"),
-      table(holds.map(({ size, text, place, go }) => [spanText(size), [linkButton(text, go), ...placeElements(place, "from ")]])),
+      table(told.map(({ size, text, place, go }) => [spanText(size), [linkButton(text, go), ...placeElements(place, "from ")]])),
     ];
   }
 
   foot() {
-    const { record } = this.app.model;
-    const when = record.started ? new Date(record.started * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "";
-    const by = [`whilst ${record.whilst ?? ""}`, record.python && `Python ${record.python}`, record.driver && `the driver ${record.driver}`].filter(Boolean);
+    const { head } = this.app.model;
+    const when = head.started ? new Date(head.started * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "";
+    const by = [`whilst ${head.whilst ?? ""}`, head.python && `Python ${head.python}`, head.driver && `the driver ${head.driver}`].filter(Boolean);
     return [element("p", { class: "faint foot" }, `Recorded${when ? ` on ${when}` : ""} by ${by.join(", ")}.`)];
   }
 
@@ -114,8 +121,7 @@ class Summary {
   resumedAt(task, segment) {
     const { model } = this.app;
     const before = segment > model.first[task] ? model.segmentWait[segment - 1] : NONE;
-    const place = model.placeAt(before >= 0 ? model.waitPlace[before] : model.place[task]);
-    return place && { ...place, source: "" };
+    return withoutSource(model.placeAt(before >= 0 ? model.waitPlace[before] : model.place[task]));
   }
 
   busiest() {
@@ -158,6 +164,11 @@ class Summary {
       table(kinds.map((kind) => [spanText(sums[kind]), KINDS[kind].label])),
     ];
   }
+}
+
+/** A place whose line is not shown too, where there are many. */
+function withoutSource(place) {
+  return place && { ...place, source: "" };
 }
 
 /** Rows of a figure and what it is of. */

@@ -67,8 +67,8 @@ function plural(count, one, many = `${one}s`) {
 
 function percentText(part) {
   const percent = part * 100;
-  if (percent === 0) return "0 %";
-  return percent < 0.1 ? "under 0.1 %" : `${percent.toFixed(percent < 10 ? 1 : 0)} %`;
+  const number = percent === 0 ? "0" : percent < 0.1 ? "< 0.1" : percent.toFixed(percent < 10 ? 1 : 0);
+  return `${number} %`.replaceAll(" ", "\u00a0");
 }
 
 /** The last part of a path; the whole is shown as a title where there is room for one. */

@@ -202,6 +202,7 @@ impl Datagram {
     fn release(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let core = event_loop.get();
+        core.trace_ended(py, this);
         let (socket, keys, fd, operations, references) = this.get().state.with(py, |state| {
             (
                 state.socket.take(),

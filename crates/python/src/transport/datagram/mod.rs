@@ -26,8 +26,10 @@ use super::address::Address;
 use super::flow_control::Marks;
 use super::told::Told;
 use crate::event_loop::metrics::Open;
+use crate::event_loop::observing::Traced;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Object};
+use crate::ffi::descriptor;
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
@@ -149,6 +151,14 @@ impl DatagramWork {
             }
             Self::Readable | Self::Writable | Self::Watch => {}
         }
+    }
+}
+
+impl Traced for Datagram {
+    fn introduce(&self, py: Python<'_>) -> (&'static str, String) {
+        let fd = self.state.with(py, |state| state.socket.is_some().then_some(state.fd));
+        let peer = fd.map(|fd| Address::peer(descriptor::borrow(fd)).describe());
+        ("udp", peer.unwrap_or_default())
     }
 }
 

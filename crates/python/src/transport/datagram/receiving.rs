@@ -90,6 +90,7 @@ impl Datagram {
             let Some((source, audience)) = from else { return Ok(()) };
             match Self::receive(this, event_loop, source) {
                 Received::Datagram(data, sender) => {
+                    event_loop.get().trace_received(py, this, data.len().unwrap_or(0));
                     let name = intern!(py, "datagram_received");
                     let told =
                         audience.tell(py, |protocol| call_method(protocol, name, [&data, &sender]).map(drop));

@@ -20,6 +20,7 @@ use crate::ffi::call::call_method;
 use crate::ffi::class::Object;
 use crate::ffi::descriptor;
 use crate::ffi::imports::Import;
+use crate::trace;
 use crate::transport::address::Address;
 use crate::transport::outgoing::{BYTES_LIKE, check_bytes};
 use crate::transport::socket;
@@ -94,7 +95,10 @@ impl Datagram {
             Call::Lost { warn } => return if warn { WARN.get(py)?.call0().map(drop) } else { Ok(()) },
             Call::Queue => {}
             Call::Send => match this.get().first_transmit(py, &data, &target, given) {
-                Sent::Done => return Ok(()),
+                Sent::Done => {
+                    Self::trace_sent(this, py, &data);
+                    return Ok(());
+                }
                 Sent::Full => {}
                 Sent::Refused(error) => return this.get().error_received(py, error),
                 Sent::Broken(error) => {
@@ -152,6 +156,16 @@ impl Datagram {
             }
         }
         self.transmit(py, data, target)
+    }
+
+    /// Tells a trace of a datagram that was sent.
+    fn trace_sent(this: &Object<Self>, py: Python<'_>, data: &Bound<'_, PyBytes>) {
+        // Nothing is looked up where nobody records.
+        if trace::is_on()
+            && let Some(event_loop) = this.get().event_loop(py)
+        {
+            event_loop.get().trace_sent(py, this, data.as_bytes().len());
+        }
     }
 
     /// Sends one datagram.
@@ -237,7 +251,7 @@ impl Datagram {
             let Some((data, target)) = next else { break };
             let data = data.into_bound(py);
             match this.get().transmit(py, &data, &target) {
-                Sent::Done => {}
+                Sent::Done => event_loop.get().trace_sent(py, this, data.as_bytes().len()),
                 Sent::Full => {
                     this.get().state.with(py, |state| {
                         state.outgoing_size += counted(&data);

@@ -181,6 +181,7 @@ impl<S: Side> Pipe<S> {
                 told = audience.report(event_loop, "connection_lost", error);
             }
         }
+        event_loop.get().trace_ended(py, this);
         let released = this.get().release(py);
         told.and(released)
     }
@@ -215,6 +216,7 @@ impl<S: Side> Pipe<S> {
         if let Some(event_loop) = event_loop {
             // Watches are there only where the loop goes with the transport.
             this.get().stop(event_loop.bind(py), true);
+            event_loop.get().trace_ended(py, this);
         }
         if let Err(error) = this.get().release(py) {
             error.write_unraisable(py, Some(this.bind(py)));

@@ -24,6 +24,7 @@ use whilst_engine::driver::{Interest, Key};
 use self::class::Face;
 use self::lifecycle::Kind;
 use crate::event_loop::metrics::Open;
+use crate::event_loop::observing::Traced;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
@@ -131,6 +132,12 @@ impl<S> State<S> {
     /// The descriptor, for one system call.
     fn borrow(&self) -> BorrowedFd<'_> {
         crate::ffi::descriptor::borrow(self.fd)
+    }
+}
+
+impl<S: Side> Traced for Pipe<S> {
+    fn introduce(&self, _py: Python<'_>) -> (&'static str, String) {
+        ("pipe", String::new())
     }
 }
 

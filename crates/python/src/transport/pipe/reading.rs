@@ -119,6 +119,7 @@ impl Pipe<Reading> {
             return Self::end_of_stream(this, event_loop);
         }
         event_loop.get().received(count);
+        event_loop.get().trace_received(py, this, count);
         this.get().state.with(py, |state| {
             state.side.large = count >= LARGE;
             if count >= USUAL && !std::mem::replace(&mut state.side.was_full, true) {

@@ -146,6 +146,7 @@ impl Pipe<Writing> {
         if length == 0 {
             return Ok(());
         }
+        let mut sent = 0;
         let (written, event_loop) = this.get().state.with(py, |state| {
             let event_loop = state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py));
             if state.side.lost > 0 || state.closing {
@@ -160,6 +161,7 @@ impl Pipe<Writing> {
             let count = match taken(write(state.borrow(), piece.as_bytes())) {
                 Ok(count) => {
                     event_loop.iter().for_each(|event_loop| event_loop.get().sent(count));
+                    sent = count;
                     count
                 }
                 Err(error) => {
@@ -180,6 +182,7 @@ impl Pipe<Writing> {
         }
         let Some(event_loop) = event_loop else { return Ok(()) };
         let event_loop = event_loop.bind(py);
+        event_loop.get().trace_sent(py, this, sent);
         match written {
             Written::All | Written::Lost => Ok(()),
             Written::Failed(error) => Self::write_failed(this, event_loop, &error),
@@ -212,12 +215,14 @@ impl Pipe<Writing> {
     fn write_ready(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let hangs_up = this.get().state.with(py, |state| state.reader.is_some());
+        let mut sent = 0;
         let written = this.get().state.with(py, |state| {
             // It may have been closed since it became ready.
             state.side.writer?;
             Some(match taken(writev(state.borrow(), &state.side.outgoing.io_slices())) {
                 Ok(count) => {
                     event_loop.get().sent(count);
+                    sent = count;
                     let done = state.side.outgoing.advance(py, count);
                     let key = if state.side.outgoing.is_empty() { state.side.writer.take() } else { None };
                     // Not at the first time, in `write()`: not everybody who fills a pipe has a reader who keeps up.
@@ -232,6 +237,7 @@ impl Pipe<Writing> {
                 }
             })
         });
+        event_loop.get().trace_sent(py, this, sent);
         let (done, watch) = match written {
             None => return Ok(()),
             Some(Ok(written)) => written,

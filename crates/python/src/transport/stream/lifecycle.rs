@@ -293,6 +293,7 @@ impl Stream {
     fn release(this: &Object<Self>, event_loop: &Bound<'_, LoopCore>) -> PyResult<()> {
         let py = event_loop.py();
         let core = event_loop.get();
+        core.trace_ended(py, this);
         let (descriptor, key, server, waiter, operations, references) = this.get().state.with(py, |state| {
             (
                 state.descriptor.take(),

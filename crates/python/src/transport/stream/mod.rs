@@ -24,12 +24,14 @@ use super::flow_control::Marks;
 use super::outgoing::Outgoing;
 use super::told::Told;
 use crate::event_loop::metrics::{Kind, Open};
+use crate::event_loop::observing::Traced;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::handle::ends_the_run;
 use crate::transport::audience::{Audience, report_failure};
+use crate::transport::tls::Tls;
 
 pub(crate) use self::lifecycle::{Descriptor, WARN, is_buffered};
 pub(crate) use self::reading::MOST;
@@ -270,6 +272,22 @@ impl Stream {
         let py = event_loop.py();
         let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
         report_failure(event_loop, Some(this.clone_ref(py).into_any()), protocol, error, message)
+    }
+}
+
+impl Traced for Stream {
+    fn introduce(&self, py: Python<'_>) -> (&'static str, String) {
+        let (protocol, local, peer) = self.state.with(py, |state| {
+            let protocol = state.protocol.as_ref().map(|protocol| protocol.clone_ref(py));
+            (protocol, state.names.local(), state.names.peer())
+        });
+        let is_tls = protocol.is_some_and(|protocol| Object::<Tls>::from_any(protocol.bind(py)).is_some());
+        let kind = match local {
+            _ if is_tls => "tls",
+            Address::Unix(_) => "unix",
+            _ => "tcp",
+        };
+        (kind, peer.describe())
     }
 }
 

@@ -105,6 +105,7 @@ impl Stream {
         let py = event_loop.py();
         if let Received::Data(chunk) = &received {
             event_loop.get().received(chunk.len());
+            event_loop.get().trace_received(py, this, chunk.len());
         }
         let announce = this.get().state.with(py, |state| state.receive(received));
         if announce {
@@ -149,7 +150,10 @@ impl Stream {
                 audience.release(py);
                 delivered
             }
-            None => Ok(()),
+            None => {
+                event_loop.get().touch();
+                Ok(())
+            }
         };
         let (announce, start) = this
             .get()
@@ -174,6 +178,10 @@ impl Stream {
         delivery: Delivery,
     ) -> PyResult<()> {
         let py = event_loop.py();
+        // Who reads what waits in the kernel says it itself.
+        if !matches!(delivery, Delivery::Waiting) {
+            event_loop.get().touch();
+        }
         let tls = Object::<Tls>::from_any(audience.protocol.bind(py));
         let count = match &delivery {
             Delivery::Chunk(chunk) => chunk.len(),
@@ -275,7 +283,7 @@ impl Stream {
             let rest = chunks.split_off(enough.map_or(chunks.len(), |last| last + 1));
             // The driver has these buffers back before the protocol takes its time.
             let part = std::mem::replace(&mut chunks, rest);
-            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part))?;
+            Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, part).map(drop))?;
         }
         Ok(())
     }
@@ -291,16 +299,24 @@ impl Stream {
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         // Taken out of its place, as what is called may run Python code that looks there.
         let mut scratch = event_loop.get().take_scratch(py);
+        let mut untouched = false;
         let told = match socket::receive(descriptor::borrow(fd), &mut scratch[..MOST_OF_TLS]) {
             Ok(0) => Self::end_received(this, event_loop, audience),
             Ok(count) => {
                 event_loop.get().received(count);
+                event_loop.get().trace_received(py, this, count);
                 let received = &scratch[..count];
-                Self::tell_tls(this, event_loop, audience, |_protocol| Tls::receive(tls, py, [received]))
+                Self::tell_tls(this, event_loop, audience, |_protocol| {
+                    untouched = Tls::receive(tls, py, [received])? && count < MOST_OF_TLS;
+                    Ok(())
+                })
             }
             Err(error) => Self::read_failed(this, event_loop, &error),
         };
         event_loop.get().give_scratch_back(py, scratch);
+        if !untouched {
+            event_loop.get().touch();
+        }
         told
     }
 
@@ -371,6 +387,11 @@ impl Stream {
         let py = event_loop.py();
         let Some(fd) = this.get().state.with(py, |state| state.fd()) else { return Ok(()) };
         let fd = descriptor::borrow(fd);
+        let last = this.get().state.with(py, |state| state.last_read as usize);
+        if last < BULK && !buffered && stream_reader::is_fed(audience.protocol.bind(py)) {
+            return Self::read_for_reader(this, event_loop, audience);
+        }
+        event_loop.get().touch();
         if buffered {
             let fill = |memory: &mut [u8]| {
                 socket::receive(fd, memory).inspect(|count| event_loop.get().received(*count))
@@ -379,15 +400,12 @@ impl Stream {
                 Filled::End => Self::end_received(this, event_loop, audience),
                 Filled::Nothing => Ok(()),
                 Filled::Bytes(count) => {
+                    event_loop.get().trace_received(py, this, count);
                     let stop = this.get().state.with(py, |state| state.has_read(count));
                     cancel(event_loop, stop);
                     Ok(())
                 }
             };
-        }
-        let last = this.get().state.with(py, |state| state.last_read as usize);
-        if last < BULK && stream_reader::is_fed(audience.protocol.bind(py)) {
-            return Self::read_for_reader(this, event_loop, audience);
         }
         for turn in 0..TURNS {
             let last = this.get().state.with(py, |state| state.last_read as usize);
@@ -414,6 +432,7 @@ impl Stream {
             };
             let length = data.as_bytes().len();
             event_loop.get().received(length);
+            event_loop.get().trace_received(py, this, length);
             let stop = this.get().state.with(py, |state| state.has_read(length));
             cancel(event_loop, stop);
             if !Self::feed(this, event_loop, audience, &[data.as_bytes()])? {
@@ -440,10 +459,12 @@ impl Stream {
         // Taken out of its place, as a loop whose `call_soon` is Python's own may look there.
         let mut scratch = event_loop.get().take_scratch(py);
         let received = socket::receive(descriptor::borrow(fd), &mut scratch);
+        let room = scratch.len();
         let mut fed = Ok(true);
         let mut data = None;
         if let Ok(count @ 1..) = received {
             event_loop.get().received(count);
+            event_loop.get().trace_received(py, this, count);
             let bytes = &scratch[..count];
             let stop = this.get().state.with(py, |state| state.has_read(count));
             cancel(event_loop, stop);
@@ -451,6 +472,9 @@ impl Stream {
             data = matches!(fed, Ok(false)).then(|| PyBytes::new(py, bytes));
         }
         event_loop.get().give_scratch_back(py, scratch);
+        if !matches!((&received, &fed), (Ok(count @ 1..), Ok(true)) if *count < room) {
+            event_loop.get().touch();
+        }
         fed?;
         match (received, data) {
             (Ok(0), _) => Self::end_received(this, event_loop, audience),

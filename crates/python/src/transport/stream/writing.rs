@@ -249,6 +249,7 @@ impl Stream {
             }
         };
         event_loop.get().sent(count);
+        event_loop.get().trace_sent(py, this, count);
         if count == outgoing.len() {
             let all = this.get().state.with(py, |state| {
                 let simple = state.outgoing.is_empty() && state.room.is_none();

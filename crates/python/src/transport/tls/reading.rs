@@ -46,12 +46,12 @@ impl Tls {
     }
 
     /// Takes what a stream has received, from wherever it lies, and goes on with whatever waited for it. `received` is let go of before
-    /// the program's protocol takes its time.
+    /// the program's protocol takes its time. Returns true if nothing was done with it but that an `asyncio.StreamReader` was fed.
     pub(crate) fn receive<T: std::ops::Deref<Target = [u8]>>(
         this: &Object<Self>,
         py: Python<'_>,
         received: impl AsRef<[T]>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let straight = this.get().state.with(py, |state| {
             let straight = state.phase == Phase::Wrapped && !state.app_reading_paused && !state.buffered;
             if straight { state.engine.clone() } else { None }
@@ -59,18 +59,22 @@ impl Tls {
         let Some(engine) = straight else {
             received.as_ref().iter().try_for_each(|bytes| Self::feed(this, py, bytes))?;
             drop(received);
-            return Self::go_on(this, py);
+            return Self::go_on(this, py).map(|()| false);
         };
         let read = match received.as_ref() {
             [one] => engine.read(py, &[&**one]),
             several => engine.read(py, &several.iter().map(|bytes| &**bytes).collect::<Vec<_>>()),
         };
         drop(received);
+        let mut fed = false;
         let result = read.and_then(|(data, stop)| {
-            let closed = Self::data_received(this, py, data, stop)?;
+            let closed;
+            (closed, fed) = Self::data_received(this, py, data, stop)?;
+            fed &= !closed;
             Self::reply(this, py, closed)
         });
-        Self::caught(this, py, result)
+        fed &= result.is_ok();
+        Self::caught(this, py, result).map(|()| fed)
     }
 
     /// Takes bytes of the peer's and does nothing with them yet; [`Tls::go_on`] does.
@@ -126,23 +130,24 @@ impl Tls {
     fn read_copied(this: &Object<Self>, py: Python<'_>) -> PyResult<bool> {
         let Some(engine) = this.get().engine(py) else { return Ok(false) };
         let (data, stop) = engine.read(py, &[])?;
-        Self::data_received(this, py, data, stop)
+        Self::data_received(this, py, data, stop).map(|(closed, _fed)| closed)
     }
 
-    /// Hands over what was decrypted; true if the peer has closed.
+    /// Hands over what was decrypted; whether the peer has closed, and whether an `asyncio.StreamReader` was fed and no Python called.
     fn data_received(
         this: &Object<Self>,
         py: Python<'_>,
         data: Option<Bound<'_, PyBytes>>,
         stop: Stop,
-    ) -> PyResult<bool> {
+    ) -> PyResult<(bool, bool)> {
+        let mut fed = false;
         if let Some(data) = data
             && let Some(protocol) = this.get().app_protocol(py)
         {
             let debug = this.get().event_loop(py).map_or(true, |event_loop| event_loop.get().is_debug());
-            stream_reader::data_received(protocol.bind(py), &data, debug)?;
+            fed = stream_reader::data_received(protocol.bind(py), &data, debug)?;
         }
-        Ok(stop == Stop::Closed)
+        Ok((stop == Stop::Closed, fed))
     }
 
     /// Fills buffers of the program's protocol; true if the peer has closed. It is one buffer at a time, and the rest comes in the

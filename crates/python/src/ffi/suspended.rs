@@ -1,0 +1,174 @@
+//! Frames, suspended coroutines, and what is behind a callable: read without running any Python code.
+//!
+//! Attributes are read by CPython's generic function, past what a class may have for `__getattribute__`; of objects of CPython's own
+//! that is what the attribute is.
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyCode, PyDict, PyString};
+
+/// An attribute, by `object.__getattribute__`; `None` if there is none.
+#[inline]
+pub(crate) fn attribute<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: two live objects; a new reference, or NULL with an exception set, which is cleared.
+    unsafe {
+        let value = ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr());
+        if value.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(Bound::from_owned_ptr(object.py(), value))
+    }
+}
+
+/// A frame: the code, where in it (a byte's offset, negative before the first instruction), and the module's variables.
+pub(crate) struct Frame<'py>(Bound<'py, PyAny>);
+
+impl<'py> Frame<'py> {
+    /// The innermost one that runs on this thread.
+    pub(crate) fn current(py: Python<'py>) -> Option<Self> {
+        // SAFETY: the thread is attached; a borrowed reference or NULL.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()) }.map(Self)
+    }
+
+    /// An object as a frame, if it is one.
+    pub(crate) fn of(object: Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: any object has a type.
+        let is_frame = unsafe { ffi::Py_TYPE(object.as_ptr()) == &raw mut ffi::PyFrame_Type };
+        is_frame.then_some(Self(object))
+    }
+
+    /// The one that has called it.
+    pub(crate) fn back(&self) -> Option<Self> {
+        // SAFETY: a frame; a new reference or NULL.
+        unsafe {
+            Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetBack(self.0.as_ptr().cast()).cast())
+        }
+        .map(Self)
+    }
+
+    pub(crate) fn code(&self) -> Bound<'py, PyCode> {
+        // SAFETY: a frame, which always has a code; a new reference.
+        unsafe {
+            Bound::from_owned_ptr(self.0.py(), ffi::PyFrame_GetCode(self.0.as_ptr().cast()).cast())
+                .cast_into_unchecked()
+        }
+    }
+
+    pub(crate) fn offset(&self) -> i32 {
+        // SAFETY: a frame.
+        unsafe { ffi::PyFrame_GetLasti(self.0.as_ptr().cast()) }
+    }
+
+    pub(crate) fn globals(&self) -> Option<Bound<'py, PyDict>> {
+        // SAFETY: a frame; a new reference.
+        unsafe { Bound::from_owned_ptr_or_opt(self.0.py(), ffi::PyFrame_GetGlobals(self.0.as_ptr().cast())) }?
+            .cast_into()
+            .ok()
+    }
+}
+
+/// The line of an offset in a code; 0 if it has none.
+pub(crate) fn line(code: &Bound<'_, PyCode>, offset: i32) -> i32 {
+    // SAFETY: a code object; it knows what is no offset of its.
+    unsafe { ffi::PyCode_Addr2Line(code.as_ptr().cast(), offset as c_int) }.max(0)
+}
+
+/// What a coroutine or its like is.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Awaitable {
+    Coroutine,
+    Generator,
+    AsyncGenerator,
+    /// Something else, of which only the garbage collector is told what it is made of.
+    Other,
+}
+
+/// What sort of an awaitable this is.
+#[inline]
+pub(crate) fn awaitable(object: &Bound<'_, PyAny>) -> Awaitable {
+    // SAFETY: any object has a type; the three are CPython's, and final.
+    let (kind, coroutine, generator, asynchronous) = unsafe {
+        (
+            ffi::Py_TYPE(object.as_ptr()),
+            &raw mut ffi::PyCoro_Type,
+            &raw mut ffi::PyGen_Type,
+            &raw mut ffi::PyAsyncGen_Type,
+        )
+    };
+    if kind == coroutine {
+        Awaitable::Coroutine
+    } else if kind == generator {
+        Awaitable::Generator
+    } else if kind == asynchronous {
+        Awaitable::AsyncGenerator
+    } else {
+        Awaitable::Other
+    }
+}
+
+/// What an object shows the garbage collector first, its class left out.
+pub(crate) fn first_referent<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    unsafe extern "C" fn note(object: *mut ffi::PyObject, seen: *mut c_void) -> c_int {
+        // SAFETY: what the traversal below was given; a live object.
+        unsafe {
+            let seen = seen.cast::<*mut ffi::PyObject>();
+            if (*seen).is_null() && ffi::PyType_Check(object) == 0 {
+                *seen = object;
+            }
+        }
+        0
+    }
+    let mut seen: *mut ffi::PyObject = std::ptr::null_mut();
+    // SAFETY: a live object, whose class says how to traverse it, if it has anything to show; what it shows is borrowed from it.
+    unsafe {
+        if let Some(traverse) = (*ffi::Py_TYPE(object.as_ptr())).tp_traverse {
+            traverse(object.as_ptr(), note, (&raw mut seen).cast());
+        }
+        Bound::from_borrowed_ptr_or_opt(object.py(), seen)
+    }
+}
+
+/// The address of a function of C's and what it is bound to, if the object is such a function.
+#[inline]
+pub(crate) fn builtin<'py>(callable: &Bound<'py, PyAny>) -> Option<(usize, Bound<'py, PyAny>)> {
+    // SAFETY: the type is compared first; what it is bound to is borrowed from it, or NULL.
+    unsafe {
+        if ffi::PyCFunction_CheckExact(callable.as_ptr()) == 0 {
+            return None;
+        }
+        let function = ffi::PyCFunction_GetFunction(callable.as_ptr())?;
+        let bound =
+            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyCFunction_GetSelf(callable.as_ptr()))?;
+        Some((function as usize, bound))
+    }
+}
+
+/// The code and the module's variables of a function of Python's.
+pub(crate) fn function<'py>(
+    callable: &Bound<'py, PyAny>,
+) -> Option<(Bound<'py, PyCode>, Bound<'py, PyDict>)> {
+    // SAFETY: the type is compared first; both are borrowed from the function.
+    unsafe {
+        if ffi::PyFunction_Check(callable.as_ptr()) == 0 {
+            return None;
+        }
+        let code =
+            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetCode(callable.as_ptr()))?;
+        let globals =
+            Bound::from_borrowed_ptr_or_opt(callable.py(), ffi::PyFunction_GetGlobals(callable.as_ptr()))?;
+        Some((code.cast_into_unchecked(), globals.cast_into().ok()?))
+    }
+}
+
+/// True if the object is an instance of the class, or of one that inherits from it, whatever `__class__` says.
+#[inline]
+pub(crate) fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: `class` is a type object, which the callers have seen to; any object has a type.
+    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_ptr().cast()) != 0 }
+}

@@ -1,0 +1,504 @@
+"""The control socket: by it ``whilst top`` looks into a program that was started with ``WHILST_CONTROL=1``.
+
+A program that allows it has a Unix socket, which its user alone can reach, and one thread that sleeps until somebody asks.
+A question is a line of JSON, and so is the answer: ``{"ask": "snapshot"}`` gives the loops, their numbers, and their tasks with
+what each waits for (docs/metrics.md has the members). There are names, places and sizes in it, never payloads, arguments or
+results.
+
+Who asks pays: the loop itself does nothing for it. The thread takes the GIL in turns with the loop's, and looks at no more than
+:data:`MOST_TASKS`.
+
+Clients use :func:`programs` and :func:`connect`; for them nothing is imported here but what the interpreter has at hand.
+"""
+
+import contextlib
+import functools
+import os
+import socket
+import stat
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import FrameType
+
+    from whilst._loop.lifecycle import Lifecycle
+
+PROTOCOL = 1
+
+#: So many bytes a question may have.
+LONGEST_QUESTION = 4096
+
+#: So many clients may be connected at a time.
+MOST_CLIENTS = 8
+
+#: A client that takes none of its answer for so long is disconnected, in seconds: the others wait meanwhile.
+PATIENCE = 5.0
+
+#: So many tasks are looked at for one answer, and so many of a loop described at most, and if the question does not say.
+MOST_TASKS = 10_000
+MOST_LISTED = 2000
+LISTED = 200
+
+#: So long must the present iteration have been running for the answer to say where, in seconds.
+HELD = 0.05
+
+#: So many frames of a stack at most, and so many who wait for one task.
+MOST_FRAMES = 20
+MOST_WAITING = 100
+
+# Longer paths do not fit into an address (`sun_path` of unix(7)).
+_LONGEST_FOLDER = 80
+
+
+# Where the sockets are: for both sides.
+
+
+def folders(uid: int | None = None) -> list[str]:
+    """Where sockets of a user's programs may be, the likeliest first."""
+    uid = os.geteuid() if uid is None else uid
+    found = [f"/tmp/whilst-{uid}"]
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    if uid != os.geteuid():
+        # Where systemd has it.
+        found.insert(0, f"/run/user/{uid}/whilst")
+    elif os.path.isabs(own) and len(os.fsencode(own)) < _LONGEST_FOLDER:
+        with contextlib.suppress(OSError):
+            status = os.stat(own)
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == uid:
+                found.insert(0, os.path.join(own, "whilst"))
+    return found
+
+
+def folder() -> str:
+    """Where the socket of this process is, if it has one."""
+    return folders()[0]
+
+
+def address(pid: int, uid: int | None = None) -> str:
+    """The path of the socket of a process, if it has one."""
+    paths = [os.path.join(folder, f"{pid}.sock") for folder in folders(uid)]
+    return next((path for path in paths if os.path.lexists(path)), paths[0])
+
+
+def programs(uid: int | None = None) -> list[int]:
+    """The processes of a user that have a socket, or had one when they were killed."""
+    found = set()
+    for folder in folders(uid):
+        with contextlib.suppress(OSError):
+            found.update(pid for name in os.listdir(folder) if (pid := _pid_of(name)) is not None)
+    return sorted(found)
+
+
+def connect(pid: int, uid: int | None = None, timeout: float = 5.0) -> socket.socket:
+    """Connect to a program. Raises OSError if it does not run or does not allow it."""
+    client = socket.socket(socket.AF_UNIX)
+    try:
+        client.settimeout(timeout)
+        client.connect(address(pid, uid))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _pid_of(name: str) -> int | None:
+    pid, point, kind = name.partition(".")
+    return int(pid) if point and kind == "sock" and pid.isascii() and pid.isdigit() else None
+
+
+# The server's side.
+
+_server: "_Server | None" = None
+
+#: A process that cannot have a socket says so once.
+_failed = False
+
+#: What is to happen at a fork and at the end of the process is said once, too.
+_registered = False
+
+
+def serve() -> None:
+    """Begin to answer, if this process does not already. A failure is a warning: the program goes on without."""
+    global _server, _failed, _registered
+    if _server is not None or _failed:
+        return
+    import atexit
+    import warnings
+
+    try:
+        server = _Server()
+        server.start()
+    except (OSError, RuntimeError) as error:
+        _failed = True
+        warnings.warn(f"WHILST_CONTROL: no control socket: {error}", RuntimeWarning, stacklevel=2)
+        return
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+        atexit.register(_stop)
+    _server = server
+
+
+def _stop() -> None:
+    if _server is not None:
+        _server.remove()
+
+
+def _after_fork_in_child() -> None:
+    """Let go of what is the parent's. The child has a socket of its own as soon as a loop runs in it, or is made."""
+    global _server
+    from whilst._loop import running
+
+    if _server is not None:
+        _server.abandon()
+        _server = None
+        running.to_be_shown = True
+
+
+def _open_folder() -> int:
+    """A descriptor of the folder, which is made if need be. Raises OSError where others could have a hand in it."""
+    path = folder()
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    # Not by way of a symbolic link, which anybody can have put into /tmp.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(f"{path} belongs to another user")
+        if status.st_mode & 0o077:
+            raise PermissionError(f"{path} is open to others (its mode must be 0700)")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class _Client:
+    """A connection, and what of its question has come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.received = b""
+
+
+class _Server:
+    """The socket, its clients, and the thread that answers."""
+
+    def __init__(self) -> None:
+        import time
+
+        self._folder = _open_folder()
+        self._began = time.monotonic()
+        self._clients: dict[int, _Client] = {}
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._listen()
+            self._identity = self._stat(f"{os.getpid()}.sock")
+            self._remove_dead()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _listen(self) -> None:
+        # By way of the descriptor, so that it is the folder that was looked at.
+        folder = f"/proc/self/fd/{self._folder}"
+        pid = os.getpid()
+        # Before it has a name: from the first moment on it is the user's alone, without touching the process's umask.
+        os.fchmod(self._socket.fileno(), 0o600)
+        # What has this name is of a process that has gone, or of this one before it called exec.
+        fresh = f".{pid}.new"
+        for name in (fresh, f"{pid}.sock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._folder)
+        self._socket.bind(f"{folder}/{fresh}")
+        os.chmod(fresh, 0o600, dir_fd=self._folder)
+        self._socket.listen(MOST_CLIENTS)
+        # Now that it listens: who finds it refusing takes it for a dead one's.
+        os.rename(fresh, f"{pid}.sock", src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def _stat(self, name: str) -> tuple[int, int]:
+        status = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        return status.st_dev, status.st_ino
+
+    def _remove_dead(self) -> None:
+        """Remove the sockets that nobody listens on any more."""
+        for name in os.listdir(self._folder):
+            if _pid_of(name) in (None, os.getpid()):
+                continue
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.setblocking(False)
+                try:
+                    probe.connect(f"/proc/self/fd/{self._folder}/{name}")
+                except ConnectionRefusedError:
+                    os.unlink(name, dir_fd=self._folder)
+
+    def start(self) -> None:
+        import threading
+
+        threading.Thread(target=self._run, name="whilst-control", daemon=True).start()
+
+    def remove(self) -> None:
+        """Take the socket's name away, at the end of the process."""
+        name = f"{os.getpid()}.sock"
+        with contextlib.suppress(OSError):
+            # Unless it is another's: in another container a process may have the same number.
+            if self._stat(name) == self._identity:
+                os.unlink(name, dir_fd=self._folder)
+
+    def abandon(self) -> None:
+        """Close what there is, and leave the name to whom it belongs."""
+        self._socket.close()
+        for client in self._clients.values():
+            client.connection.close()
+        os.close(self._folder)
+
+    def _run(self) -> None:
+        import select
+        import signal
+
+        # Signals are for the program's threads.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != self._socket.fileno():
+                    client = self._clients[descriptor]
+                    if not self._serve(client):
+                        poll.unregister(descriptor)
+                        del self._clients[descriptor]
+                        client.connection.close()
+                elif (connection := self._accept()) is not None:
+                    poll.register(connection, select.POLLIN)
+                    self._clients[connection.fileno()] = _Client(connection)
+
+    def _accept(self) -> socket.socket | None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            # It has gone again; or there are no descriptors left, and then it is waited for some to be closed.
+            import time
+
+            time.sleep(0.1)
+            return None
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, uid, _ = struct.unpack("3i", peer)
+        if uid not in (0, os.geteuid()) or len(self._clients) >= MOST_CLIENTS:
+            connection.close()
+            return None
+        connection.settimeout(PATIENCE)
+        return connection
+
+    def _serve(self, client: _Client) -> bool:
+        """Answer what has come. False if the connection is to be closed."""
+        try:
+            received = client.connection.recv(LONGEST_QUESTION)
+            if not received:
+                return False
+            *questions, client.received = (client.received + received).split(b"\n")
+            for question in questions:
+                client.connection.sendall(self._answer(question))
+            if len(client.received) > LONGEST_QUESTION:
+                client.connection.sendall(_line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"}))
+                return False
+        except OSError:
+            return False
+        return True
+
+    def _answer(self, line: bytes) -> bytes:
+        import json
+
+        try:
+            question = json.loads(line)
+            if not isinstance(question, dict) or question.get("ask") != "snapshot":
+                return _line({"error": 'ask for a snapshot: {"ask": "snapshot"}'})
+            limit = question.get("tasks", LISTED)
+            if not isinstance(limit, int) or limit < 0:
+                return _line({"error": "tasks must be a number that is not negative"})
+            return _line(_snapshot(min(limit, MOST_LISTED), question.get("stacks") is True, self._began))
+        except ValueError as error:
+            return _line({"error": f"not JSON: {error}"})
+        except Exception as error:
+            # A program may be at anything, its end among it; who asks is told, and may ask again.
+            return _line({"error": f"{type(error).__name__}: {error}"})
+
+
+def _line(answer: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps({"protocol": PROTOCOL, **answer}, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+# The answer.
+
+
+def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
+    import platform
+    import threading
+    import time
+
+    from whilst._loop import running
+    from whilst._whilst import __version__
+
+    loops = [loop for loop in running.loops() if not loop.is_closed()]
+    tasks = _find_tasks(loops)
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return {
+        "program": _program(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "whilst": __version__,
+        "time": time.time(),
+        "uptime": time.monotonic() - began,
+        "threads": len(names),
+        "loops": [_describe_loop(loop, names, tasks[id(loop)], limit, stacks) for loop in loops],
+    }
+
+
+def _program() -> str:
+    """What the user knows the program by."""
+    path = sys.argv[0] if sys.argv else ""
+    name = os.path.basename(path)
+    if name == "__main__.py":
+        name = os.path.basename(os.path.dirname(path))
+    return name or "python"
+
+
+class _Tasks:
+    """The pending tasks of a loop, as far as they are looked at."""
+
+    def __init__(self) -> None:
+        self.found: list[asyncio.Task[Any]] = []
+        #: How many there are, if not all were looked at.
+        self.total: int | None = None
+        #: False if that counts those of other loops, and such as are done.
+        self.exact = True
+
+
+def _find_tasks(loops: "list[Lifecycle]") -> dict[int, _Tasks]:
+    """Find the tasks of the loops, and file them by the ``id()`` of their loop."""
+    from asyncio import tasks
+
+    filed = {id(loop): _Tasks() for loop in loops}
+    if sys.version_info >= (3, 14):
+        # They are in lists that C alone knows. It goes through them in one go, and fast.
+        for loop in loops:
+            all_tasks = list(tasks.all_tasks(loop))
+            own = filed[id(loop)]
+            own.found, own.total = all_tasks[:MOST_TASKS], len(all_tasks)
+        return filed
+    # What tasks.all_tasks() goes through, one by one, until no other thread has changed it meanwhile. A copy is made in one go.
+    known: Any = tasks._scheduled_tasks if sys.version_info >= (3, 12) else tasks._all_tasks  # type: ignore[attr-defined]
+    references = list(known.data)
+    eager = list(tasks._eager_tasks) if sys.version_info >= (3, 12) else []  # type: ignore[attr-defined]
+    for task in [reference() for reference in references[:MOST_TASKS]] + eager[:MOST_TASKS]:
+        if task is not None and not task.done() and id(task.get_loop()) in filed:
+            filed[id(task.get_loop())].found.append(task)
+    total = len(references) + len(eager)
+    if total > MOST_TASKS:
+        for own in filed.values():
+            own.total, own.exact = total, False
+    return filed
+
+
+def _describe_loop(
+    loop: "Lifecycle",
+    names: dict[int | None, str],
+    tasks: "_Tasks",
+    limit: int,
+    stacks: bool,
+) -> dict[str, Any]:
+    metrics = loop.metrics()
+    thread = loop._thread_id
+    frame = sys._current_frames().get(thread) if thread is not None else None
+    stack = _stack(frame) if metrics.held >= HELD else []
+    listed = sorted(tasks.found, key=_by_name)[:limit] if limit else []
+    return {
+        "id": metrics.loop,
+        "thread": names.get(thread) if thread is not None else None,
+        "driver": metrics.driver,
+        "debug": loop.get_debug(),
+        "state": metrics.state,
+        "held": metrics.held,
+        "where": stack,
+        "metrics": metrics.as_dict(),
+        "tasks": {
+            "total": len(tasks.found) if tasks.total is None else tasks.total,
+            "exact": tasks.exact,
+            "listed": _describe_tasks(listed, frame, stacks),
+        },
+    }
+
+
+def _stack(frame: "FrameType | None") -> list[list[Any]]:
+    """The lines at which a thread is, outermost first."""
+    found: list[list[Any]] = []
+    while frame is not None and len(found) < MOST_FRAMES:
+        code = frame.f_code
+        found.append([code.co_filename, frame.f_lineno or 0, code.co_qualname])
+        frame = frame.f_back
+    return found[::-1]
+
+
+def _by_name(task: "asyncio.Task[Any]") -> tuple[int, str]:
+    """What puts tasks into the order of their making, as far as asyncio has named them."""
+    try:
+        name = str(task.get_name())
+    except Exception:
+        return 0, ""
+    number = name.removeprefix("Task-")
+    return (int(number), "") if number.isascii() and number.isdigit() else (0, name)
+
+
+def _describe_tasks(
+    tasks: "list[asyncio.Task[Any]]", frame: "FrameType | None", stacks: bool
+) -> list[dict[str, Any]]:
+    import time
+
+    described = []
+    for index, task in enumerate(tasks):
+        if index % 10 == 9:
+            # Others get the GIL now, and not when they have waited for the switch interval.
+            time.sleep(0)
+        # It may end while it is looked at.
+        with contextlib.suppress(Exception):
+            described.append(_describe_task(task, frame, stacks))
+    return described
+
+
+def _describe_task(task: "asyncio.Task[Any]", frame: "FrameType | None", stacks: bool) -> dict[str, Any]:
+    from whilst._waits import awaited_at, awaited_by, waits_for
+
+    kind, words = waits_for(task)
+    places = [list(place) for place in awaited_at(task)]
+    if kind == "running":
+        # Its coroutines are on the stack of the loop's thread.
+        places = _stack(frame) or places
+    own = [place for place in places if place[0] and not place[0].startswith(_libraries())]
+    coroutine: Any = task.get_coro()
+    described = {
+        "id": id(task),
+        "name": task.get_name(),
+        "coroutine": getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__,
+        "state": kind if kind in ("running", "ready") else "waiting",
+        "kind": kind,
+        "waits_for": words,
+        "place": next(iter((own or places)[::-1]), None),
+        "awaited_by": [id(waiter) for waiter in awaited_by(task)[:MOST_WAITING]],
+        "age": None,
+    }
+    if stacks:
+        described["stack"] = places
+    return described
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Where the code is that is not the program's own."""
+    import asyncio
+
+    return (os.path.dirname(asyncio.__file__) + os.sep, os.path.dirname(__file__) + os.sep)

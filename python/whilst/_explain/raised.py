@@ -1,0 +1,125 @@
+"""Where exceptions are seen on their way.
+
+From Python 3.12 on the interpreter itself tells of each function that an exception leaves (`sys.monitoring`, PEP 669). That costs
+nothing where nothing is raised or an exception is caught in the function that has raised it, and some 50 to 80 ns for each
+function that one leaves. On 3.11, which has no such thing at that price, and where others have taken all the numbers of tools,
+exceptions are looked at where they come out: where they are logged, where the loop ends with them or reports them, and where they
+end the program.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from whilst._explain import is_programs
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+#: The tools' numbers that nobody is meant to have (`sys.monitoring` names 0, 1, 2 and 5).
+_NUMBERS = (4, 3)
+
+#: What the mistakes end in.
+KINDS = frozenset({AttributeError, TypeError, RuntimeError, ValueError})
+
+#: What is in the messages of all of them: a first look at exceptions of which most are something else.
+_LOOKS_ALIKE = re.compile(r"coroutine|Task|Future|await|async|event loop|different loop|context manager")
+
+_undo: list[Any] = []
+
+
+def begin() -> None:
+    """Begin to look at exceptions."""
+    if _undo:
+        return
+    if sys.version_info >= (3, 12):
+        for number in _NUMBERS:
+            if sys.monitoring.get_tool(number) is None and _monitor(number):
+                return
+    _look_at_records()
+
+
+def end() -> None:
+    """Look no more."""
+    while _undo:
+        _undo.pop()()
+
+
+def is_suspect(exception: BaseException) -> bool:
+    """Whether an exception, or one that it was raised in the handling of, may be one of these mistakes."""
+    one: BaseException | None = exception
+    # Such a chain may be a circle.
+    for _ in range(16):
+        if one is None:
+            return False
+        if type(one) in KINDS and one.args:
+            message = one.args[0]
+            if type(message) is str and _LOOKS_ALIKE.search(message) is not None:
+                return True
+        one = one.__cause__ or one.__context__
+    return False
+
+
+if sys.version_info >= (3, 12):
+
+    def _monitor(number: int) -> bool:
+        monitoring = sys.monitoring
+        event = monitoring.events.PY_UNWIND
+        try:
+            monitoring.use_tool_id(number, "whilst")
+        except ValueError:
+            # Another thread was first.
+            return False
+        monitoring.register_callback(number, event, _left)
+        monitoring.set_events(number, event)
+
+        def stop() -> None:
+            if monitoring.get_tool(number) == "whilst":
+                monitoring.set_events(number, 0)
+                monitoring.register_callback(number, event, None)
+                monitoring.free_tool_id(number)
+
+        _undo.append(stop)
+        return True
+
+    def _left(code: CodeType, _offset: int, exception: BaseException) -> None:
+        """Called for each function that an exception leaves. Must not raise."""
+        if type(exception) not in KINDS and exception.__context__ is None:
+            return
+        if not is_programs(code.co_filename) or not is_suspect(exception):
+            return
+        # Further out nothing more is to be learnt.
+        traceback = exception.__traceback__
+        if traceback is None:
+            return
+        frame = traceback.tb_frame
+        while (traceback := traceback.tb_next) is not None:
+            if traceback.tb_frame is not frame and is_programs(traceback.tb_frame.f_code.co_filename):
+                return
+        from whilst._explain.notes import note
+
+        note(exception)
+
+
+def _look_at_records() -> None:
+    import logging
+
+    before = logging.getLogRecordFactory()
+
+    def make(*arguments: Any, **keywords: Any) -> logging.LogRecord:
+        record = before(*arguments, **keywords)
+        if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
+            from whilst._explain.notes import note
+
+            note(record.exc_info[1])
+        return record
+
+    def restore() -> None:
+        # Unless somebody has put another one in front.
+        if logging.getLogRecordFactory() is make:
+            logging.setLogRecordFactory(before)
+
+    logging.setLogRecordFactory(make)
+    _undo.append(restore)
