@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -472,6 +473,9 @@ def test_lag(loop: whilst.Loop) -> None:
     assert counts == sorted(counts)
 
 
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL that could come late"
+)
 def test_a_late_timer_is_lag(loop: whilst.Loop) -> None:
     """A loop that gets the GIL late is late, although its iterations are short."""
     hold = threading.Event()
