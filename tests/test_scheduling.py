@@ -411,6 +411,82 @@ def test_the_context_of_a_handle_is_its_own_before_it_runs_too() -> None:
     same(scenario)
 
 
+def test_what_callbacks_do_to_their_contexts_stays_there() -> None:
+    """Set and reset a variable, keep its token, run a handle inside of another, raise: in chains and side by side."""
+
+    async def scenario(notes: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        kept: list[contextvars.Token[str]] = []
+
+        def note(*what: object) -> None:
+            notes.append((*what, variable.get()))
+
+        def step(number: int) -> None:
+            note(number)
+            way = number * 7 % 11
+            if way == 1:
+                variable.set(f"set by {number}")
+            elif way == 2:
+                variable.reset(variable.set("for a moment"))
+            elif way == 3:
+                kept.append(variable.set(variable.get()))
+            elif way == 4 and kept:
+                notes.append(error_of(variable.reset, kept.pop())[0])
+            elif way == 5:
+                inner: Any = loop.call_soon(note, "inside", number)
+                variable.set(f"around {number}")
+                inner._run()
+                note("after", number)
+            elif way == 6:
+                contextvars.copy_context().run(loop.call_soon, note, "from a copy")
+            elif way == 7:
+                other = contextvars.copy_context()
+                other.run(variable.set, f"in another, {number}")
+                other.run(loop.call_soon, note, "from another")
+                loop.call_soon(note, "from here")
+            elif way == 8:
+                loop.call_soon(fail, number)
+            if number < 200:
+                loop.call_soon(note, "beside", number)
+                loop.call_soon(step, number + 1)
+                loop.call_later(0, notes.append, "timer")
+            else:
+                done.set_result(None)
+
+        def fail(number: int) -> None:
+            variable.set(f"failed in {number}")
+            raise ValueError(number)
+
+        loop.set_exception_handler(
+            lambda _loop, context: notes.append(context["handle"]._context[variable])  # type: ignore[attr-defined]
+        )
+        variable.set("outside")
+        step(0)
+        await asyncio.wait_for(done, SECONDS)
+        await turns()
+        notes[:] = [note for note in notes if note != "timer"]
+
+    same(scenario)
+
+
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="each has its own there")
+def test_callbacks_that_wait_have_one_context() -> None:
+    def contexts() -> int:
+        return sum(type(it) is contextvars.Context for it in gc.get_objects())
+
+    loop = whilst.Loop()
+    before = contexts()
+    for _ in range(500):
+        loop.call_soon(int)
+        loop.call_later(0, int)
+    assert contexts() - before < 5
+    loop.call_later(0, loop.stop)
+    loop.run_forever()
+    assert contexts() - before < 2
+    loop.close()
+
+
 def test_what_contexts_hold_is_let_go_of_with_the_callbacks() -> None:
     class Value:
         pass

@@ -1026,6 +1026,37 @@ FAULTY: dict[str, tuple[str, str]] = {
         """,
         "items.sort(key=await key)",
     ),
+    "gathered results that are unpacked": (
+        r"""
+        async def main():
+            first, second = asyncio.gather(fetch(1), fetch(2))
+        """,
+        "first, second = await asyncio.gather(fetch(1), fetch(2))",
+    ),
+    "gathered results in a loop": (
+        r"""
+        async def main():
+            for one in asyncio.gather(fetch(1), fetch(2)):
+                print(one)
+        """,
+        "for one in await asyncio.gather(fetch(1), fetch(2)):",
+    ),
+    "an item of gathered results": (
+        r"""
+        async def main():
+            results = asyncio.gather(fetch(1), fetch(2))
+            return results[0]
+        """,
+        "return (await results)[0]",
+    ),
+    "result of an executor": (
+        r"""
+        async def main():
+            answer = asyncio.get_running_loop().run_in_executor(None, dict)
+            return answer.get('key')
+        """,
+        "return (await answer).get('key')",
+    ),
     "with a comment behind": (
         r"""
         async def main():
@@ -1699,6 +1730,11 @@ HARMLESS: dict[str, str] = {
         async def main():
             async with asyncio.TaskGroup() as group:
                 group.create_task(work())
+    """,
+    "a loop over a future": r"""
+        async def main():
+            for one in asyncio.gather(fetch(1)):
+                return one.real
     """,
     "attribute of the task that runs": r"""
         async def main():

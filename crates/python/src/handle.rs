@@ -105,8 +105,6 @@ pub(crate) struct ThreadSafeHandle {
 pub(crate) trait AnyHandle: Slotted<State = State> {
     /// A handle with this state, for this time (`loop.time()`, in seconds) if it is a timer.
     fn new(state: State, when: f64) -> Self;
-    /// True of timers.
-    const WAITS_FOR_TIME: bool = false;
     /// Of a timer that waits: takes note that it no longer does.
     fn take_key(&self, _py: Python<'_>) -> Option<TimerKey> {
         None
@@ -142,8 +140,6 @@ impl ThreadSafeHandle {
 }
 
 impl AnyHandle for TimerHandle {
-    const WAITS_FOR_TIME: bool = true;
-
     #[inline]
     fn new(state: State, when: f64) -> Self {
         Self { state: Guarded::new(state), when, key: Guarded::new(None) }
@@ -252,16 +248,6 @@ impl<'py> Call<'py> {
         })
     }
 
-    /// Gives the callback a context of its own, if it has none.
-    #[inline]
-    fn own_context(&mut self) -> PyResult<()> {
-        if self.shares_context {
-            self.context = copy_of_context(&self.context)?;
-            self.shares_context = false;
-        }
-        Ok(())
-    }
-
     /// Puts a callback that was taken back into its handle.
     fn put_back<T: AnyHandle>(self, handle: &Object<T>, py: Python<'py>) {
         handle.with(py, |slots, state| {
@@ -275,17 +261,33 @@ impl<'py> Call<'py> {
         });
     }
 
-    /// Calls the callback in its context.
+    /// Calls the callback in its context. If it fails, that is its own afterwards.
     #[inline]
-    fn make(&self) -> PyResult<()> {
-        in_context(&self.context, || call_stored(&self.callable, &self.arguments, self.packed).map(drop))
+    fn make(&mut self, core: &LoopCore) -> PyResult<()> {
+        if !self.shares_context {
+            return self.make_in(&self.context);
+        }
+        let context = core.context_to_enter(&self.context)?;
+        let result = self.make_in(&context);
+        if result.is_ok() {
+            core.context_was_left(context, &self.context);
+        } else {
+            self.context = context;
+            self.shares_context = false;
+        }
+        result
+    }
+
+    #[inline]
+    fn make_in(&self, context: &Bound<'py, PyAny>) -> PyResult<()> {
+        in_context(context, || call_stored(&self.callable, &self.arguments, self.packed).map(drop))
     }
 }
 
 /// Runs a handle's callback, unless it was cancelled. What the callback raises goes to the loop's exception handler, but
 /// for `SystemExit` and `KeyboardInterrupt`, which leave (`Handle._run` in CPython's `asyncio/events.py`).
 #[inline]
-pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<()> {
+pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>, core: &LoopCore) -> PyResult<()> {
     // A handle that somebody else holds keeps its callback while and after it runs, as CPython's does. From one that only we
     // hold it is taken rather than copied; and nobody can cancel it or ask about it.
     #[cfg(not(Py_GIL_DISABLED))]
@@ -301,7 +303,7 @@ pub(crate) fn run<T: AnyHandle>(py: Python<'_>, handle: Object<T>) -> PyResult<(
         Call::copied(&handle, py)
     };
     let Some(mut call) = call else { return Ok(()) };
-    if let Err(error) = call.own_context().and_then(|()| call.make()) {
+    if let Err(error) = call.make(core) {
         if unshared {
             call.put_back(&handle, py);
         }
@@ -417,7 +419,8 @@ fn run_from_python<T: AnyHandle>(
     arguments: Arguments<'_, '_>,
 ) -> PyResult<Py<PyAny>> {
     arguments.take("_run", [], 0)?;
-    run(py, this.clone_ref(py))?;
+    let event_loop = get_loop(this, py)?;
+    run(py, this.clone_ref(py), event_loop.bind(py).cast::<LoopCore>()?.get())?;
     Ok(py.None())
 }
 

@@ -37,6 +37,7 @@ fn _whilst(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ffi::class::make::<transport::pipe::WritePipe>(module)?;
     ffi::class::make::<transport::tls::Tls>(module)?;
     ffi::class::make::<transport::tls::TlsTransport>(module)?;
+    ffi::context::learn(py)?;
     transport::stream::WARN.get(py)?;
     process::AUDIT.get(py)?;
     module.add_function(wrap_pyfunction!(event_loop::scheduling::new_handle_of, module)?)?;

@@ -312,7 +312,8 @@ def plain_for(_exception: BaseException, place: Place, match: re.Match[str]) -> 
     if isinstance(loop, ast.comprehension):
         line, column, _, _ = span_of(loop.target)
         before = tree.lines[line - 1][:column].rstrip()
-        if not before.endswith(b"for"):
+        # What takes a generator does not take an asynchronous one.
+        if not before.endswith(b"for") or isinstance(tree.parents.get(loop), ast.GeneratorExp):
             return Hint(reason)
         rewriting.insert(line, len(before) - len("for"), "async ")
         return Hint(reason, rewriting.line(loop.iter))

@@ -7,6 +7,7 @@ import inspect
 import linecache
 import opcode
 import os
+import re
 import sys
 import threading
 import types
@@ -315,7 +316,8 @@ class Tree:
 
 
 def _dump(node: ast.AST) -> str:
-    return ast.dump(node).replace("ctx=Store()", "ctx=Load()").replace("ctx=Del()", "ctx=Load()")
+    # Newer Pythons leave out what is the usual context.
+    return re.sub(r"(, )?ctx=\w+\(\)", "", ast.dump(node))
 
 
 def span_of(node: Any) -> Span:

@@ -105,6 +105,9 @@ def attribute(exception: AttributeError, place: Place, _match: re.Match[str]) ->
     known = _result_of(owner)
     if known is not UNKNOWN and not hasattr(type(known), name) and name not in getattr(known, "__dict__", ()):
         return None
+    if getattr(owner, "_asyncio_future_blocking", False):
+        # A loop or an unpacking has gone through it, which gives the future itself: that was to be awaited.
+        return None
     if value is UNKNOWN and not isinstance(
         node.value, (ast.Call, ast.Attribute, ast.Subscript, ast.NamedExpr)
     ):
@@ -147,6 +150,28 @@ def operand(_exception: BaseException, place: Place, match: re.Match[str]) -> Hi
     if len(chosen) != 1:
         return None
     return not_awaited(place, chosen[0], AWAITABLES[names[0]], place.value(chosen[0]))
+
+
+def iterated_future(_exception: BaseException, place: Place, _match: re.Match[str]) -> Hint | None:
+    """``first, second = asyncio.gather(…)``: a future that is iterated over gives itself, once."""
+    tree = place.tree()
+    if tree is None or not place.is_innermost:
+        return None
+    chosen: Any = None
+    if place.operation.startswith("UNPACK"):
+        node = place.node(ast.Tuple, ast.List)
+        parent = tree.parents.get(node) if node is not None else None
+        chosen = parent.value if isinstance(parent, ast.Assign) else None
+    elif place.operation == "FOR_ITER":
+        node = place.node(ast.For) or place.node(ast.expr)
+        parent = node if isinstance(node, ast.For) else tree.parents.get(node) if node is not None else None
+        chosen = (
+            parent.iter if isinstance(parent, ast.For) and (node is parent or parent.iter is node) else None
+        )
+    names = [name for name in AWAITABLES if name != "coroutine"]
+    if chosen is None or not is_surely(place, chosen, names):
+        return None
+    return not_awaited(place, chosen, "a future", place.value(chosen))
 
 
 def _operands(place: Place, match: re.Match[str]) -> tuple[list[ast.expr], bool]:

@@ -23,9 +23,11 @@ AWAITABLES = {
     "_asyncio.Task": "a task",
     "Future": "a future",
     "_asyncio.Future": "a future",
+    "_GatheringFuture": "a future",
 }
 
 _TASK_MAKERS = (asyncio.create_task, asyncio.ensure_future)
+_FUTURE_MAKERS = (asyncio.gather, asyncio.shield, asyncio.wrap_future)
 
 #: Expressions that may be a coroutine and can be awaited as they stand.
 _SIMPLE = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
@@ -60,7 +62,10 @@ def is_surely(place: Place, node: ast.expr, names: Collection[str]) -> bool:
             return False
         if is_coroutine_function(function):
             return "coroutine" in names
-        return any(function is maker for maker in _TASK_MAKERS) and any("Task" in name for name in names)
+        makers: tuple[Any, ...] = _TASK_MAKERS if any("Task" in name for name in names) else ()
+        if any("Future" in name for name in names):
+            makers += _FUTURE_MAKERS
+        return any(function is maker for maker in makers)
     return False
 
 

@@ -55,6 +55,7 @@ impl LoopCore {
         if core.is_watched() {
             Self::run_watched_ends(this);
         }
+        core.forget_contexts(this.py());
         core.look_away(this.py());
         // What the last iteration has written must not wait for a run that may never come; and what it has cancelled must let
         // go of its descriptors.
@@ -75,6 +76,9 @@ impl LoopCore {
             }
         } else {
             *left_out = 0;
+            if core.state.with(py, |state| state.ready.is_empty()) {
+                core.forget_contexts(py);
+            }
             Self::submit_unsent(this)?;
             core.untouched.store(true, Ordering::Relaxed);
             if core.is_watched() {
@@ -276,11 +280,11 @@ impl LoopCore {
     pub(super) fn perform_unwatched(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
         let py = this.py();
         match work {
-            Work::Handle(handle) => run(py, handle),
-            Work::ThreadSafe(handle) => run(py, handle),
+            Work::Handle(handle) => run(py, handle, this.get()),
+            Work::ThreadSafe(handle) => run(py, handle, this.get()),
             Work::Timer(timer) => {
                 timer.get().set_key(py, None);
-                run(py, timer)
+                run(py, timer, this.get())
             }
             Work::Stream(stream, work) => Stream::perform(&stream, this, work),
             Work::Datagram(transport, work) => Datagram::perform(&transport, this, work),

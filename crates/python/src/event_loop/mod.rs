@@ -4,6 +4,7 @@
 //! `asyncio.AbstractEventLoop`.
 
 pub(crate) mod connecting;
+pub(crate) mod contexts;
 pub(crate) mod forking;
 pub(crate) mod iteration;
 pub(crate) mod lifecycle;
@@ -34,6 +35,7 @@ use whilst_engine::inbox::{Inbox, Waker};
 use whilst_engine::ready::ReadyQueue;
 use whilst_engine::timers::{TimerKey, Timers};
 
+use self::contexts::Contexts;
 use self::metrics::{Clockwork, Counters, Counts};
 use self::readiness::{Span, Watches};
 use self::registry::{Registry, Source};
@@ -126,8 +128,7 @@ pub(crate) struct State {
     watched_meanwhile: Vec<(RawFd, Interest, Key, Span)>,
     /// What other threads have cancelled while the driver was lent out.
     cancelled_meanwhile: Vec<Operation>,
-    /// A copy of a context that waiting callbacks share, which nobody ever enters.
-    shared_context: Option<Py<PyAny>>,
+    contexts: Contexts,
     /// Kept between waits for its memory.
     completions: Vec<Completion<Outgoing>>,
     counts: Counts,
@@ -155,10 +156,6 @@ pub(crate) struct LoopCore {
     stopping: AtomicBool,
     /// Since the last wait nothing was done but that `asyncio.StreamReader`s were fed with all that there was for them.
     untouched: AtomicBool,
-    /// Many callbacks have been queued in this iteration.
-    many_ready: AtomicBool,
-    /// Many timers wait.
-    many_timers: AtomicBool,
     /// What `set_task_factory` was given.
     task_factory: Guarded<Option<Py<PyAny>>>,
     /// In debug mode, the handle that runs now.
@@ -204,7 +201,7 @@ impl LoopCore {
                 spare_bytes: None,
                 watched_meanwhile: Vec::new(),
                 cancelled_meanwhile: Vec::new(),
-                shared_context: None,
+                contexts: Contexts::default(),
                 completions: Vec::new(),
                 counts: Counts::default(),
             }),
@@ -220,8 +217,6 @@ impl LoopCore {
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             untouched: AtomicBool::new(false),
-            many_ready: AtomicBool::new(false),
-            many_timers: AtomicBool::new(false),
             task_factory: Guarded::new(None),
             current_handle: Guarded::new(None),
             future_keywords: Guarded::new(None),
@@ -275,7 +270,7 @@ impl LoopCore {
             }
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
-            state.shared_context.iter().for_each(&mut see);
+            state.contexts.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
         self.inbox.for_each(|work| match work {
@@ -316,7 +311,6 @@ impl LoopCore {
         self.take_inbox(py);
         let waits = self.state.with(py, |state| {
             state.ready.push(work);
-            self.note_how_many(state);
             state.driver.is_none()
         });
         // If so this is another thread, or the loop is closed. A wake that is noted already is for the wait that goes on now: what
@@ -412,7 +406,7 @@ impl LoopCore {
                     std::mem::take(&mut state.transports),
                     std::mem::take(&mut state.acceptors),
                     std::mem::take(&mut state.unsent),
-                    state.shared_context.take(),
+                    std::mem::take(&mut state.contexts),
                     state.driver.take(),
                 ),
             )

@@ -195,7 +195,7 @@ impl LoopCore {
         let current = handle.clone_ref(py).into_any();
         core.current_handle.with(py, |place| place.replace(current));
         let body = || {
-            let result = run(py, handle.clone_ref(py));
+            let result = run(py, handle.clone_ref(py), core);
             drop(core.current_handle.with(py, Option::take));
             result
         };

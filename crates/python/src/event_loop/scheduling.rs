@@ -9,15 +9,11 @@ use pyo3::types::{PyString, PyTuple};
 use super::{LoopCore, State, WRONG_THREAD, Work, this_thread};
 use crate::fast_method;
 use crate::ffi::arguments::{Arguments, Keyword};
-use crate::ffi::call::{copy_context, have_same_variables};
 use crate::ffi::class::{Instance, Object};
 use crate::ffi::imports::Import;
 use crate::ffi::methods::add_fast_methods;
 use crate::ffi::stored_arguments::StoredArguments;
 use crate::handle::{AnyHandle, Callback, Handle, ThreadSafeHandle, TimerHandle, new_handle};
-
-/// From so many callbacks that wait on, they share copies of contexts.
-const MANY: usize = 128;
 
 /// The loop's clock: `CLOCK_MONOTONIC` in seconds, as `time.monotonic()` reads it on Linux.
 #[inline]
@@ -131,51 +127,11 @@ impl LoopCore {
         }
         let (context, shares_context) = match context {
             Some(context) => (context, false),
-            None => core.copy_context::<T>(py)?,
+            None => core.copy_context(py)?,
         };
         let arguments = StoredArguments::new(py, arguments.rest(first + 1))?;
         let callback = Callback::new(callable.clone().unbind(), arguments, context, shares_context);
         new_handle(py, this.as_unbound(), callback, when, debug)
-    }
-
-    /// A copy of the current context, and whether it is one that other callbacks share and that must be copied before it is used.
-    ///
-    /// Each callback has a copy of its own. But while many wait, one copy of what has not changed does for all of them, and their
-    /// own are made when they run: a handful of contexts at a time, which CPython has in a free list, instead of so many
-    /// objects for its garbage collector to walk through.
-    #[inline]
-    fn copy_context<T: AnyHandle>(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
-        let copy = copy_context(py)?;
-        let many = if T::WAITS_FOR_TIME { &self.many_timers } else { &self.many_ready };
-        // Without a GIL another thread could change what is compared.
-        if cfg!(not(Py_GIL_DISABLED)) && many.load(Ordering::Relaxed) {
-            return Ok((self.share_context(copy), true));
-        }
-        Ok((copy.unbind(), false))
-    }
-
-    /// Takes note of whether so many callbacks wait that they share contexts.
-    #[inline]
-    pub(super) fn note_how_many(&self, state: &State) {
-        if state.ready.len() >= MANY {
-            self.many_ready.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// The copy of a context that callbacks share, if it is still the same as this one, else this one from now on.
-    #[cold]
-    fn share_context(&self, copy: Bound<'_, PyAny>) -> Py<PyAny> {
-        let py = copy.py();
-        let shared = self.state.with(py, |state| state.shared_context.as_ref().map(|it| it.bind(py).clone()));
-        if let Some(shared) = shared
-            && have_same_variables(&shared, &copy)
-        {
-            return shared.unbind();
-        }
-        let copy = copy.unbind();
-        let before = self.state.with(py, |state| state.shared_context.replace(copy.clone_ref(py)));
-        drop(before);
-        copy
     }
 
     /// Raises `RuntimeError` if the loop runs on another thread (`BaseEventLoop._check_thread`).
@@ -212,12 +168,7 @@ impl LoopCore {
     fn schedule(&self, py: Python<'_>, when: f64, timer: &Object<TimerHandle>) {
         // What is no number is before no time, so that CPython's loop runs it at once (`if handle._when >= end_time: break`).
         let when = if when.is_nan() { f64::NEG_INFINITY } else { when };
-        let key = self.state.with(py, |state| {
-            if state.timers.len() == MANY {
-                self.many_timers.store(true, Ordering::Relaxed);
-            }
-            state.timers.insert(when, timer.clone_ref(py))
-        });
+        let key = self.state.with(py, |state| state.timers.insert(when, timer.clone_ref(py)));
         timer.get().set_key(py, Some(key));
     }
 
@@ -225,20 +176,15 @@ impl LoopCore {
     /// nanosecond; a timer that is due within it is due.
     #[inline]
     pub(super) fn begin(&self, py: Python<'_>) -> usize {
-        let (count, context) = self.state.with(py, |state| {
+        self.state.with(py, |state| {
             if !state.timers.is_empty() {
                 Self::take_due_timers(state);
             }
-            self.many_ready.store(false, Ordering::Relaxed);
-            self.many_timers.store(state.timers.len() >= MANY, Ordering::Relaxed);
-            // What its variables hold is not to be kept for long.
             let count = state.ready.begin();
             state.counts.iterations += 1;
             state.counts.callbacks += count as u64;
-            (count, state.shared_context.take())
-        });
-        drop(context);
-        count
+            count
+        })
     }
 
     fn take_due_timers(state: &mut State) {

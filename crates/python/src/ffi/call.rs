@@ -119,38 +119,6 @@ pub(crate) fn copy_of_context<'py>(context: &Bound<'py, PyAny>) -> PyResult<Boun
     unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
 }
 
-/// True if the variables of two contexts are the same, and not merely equal. False if that cannot be told.
-///
-/// A context refers to an immutable mapping, which a copy shares with it until either changes (PEP 567), and shows it to the garbage
-/// collector. What it shows is compared, as `gc.get_referents()` would give it.
-pub(crate) fn have_same_variables(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
-    let variables = variables_of(one);
-    !variables.is_null() && variables == variables_of(other)
-}
-
-/// The mapping of a context that nobody has entered, or NULL.
-fn variables_of(context: &Bound<'_, PyAny>) -> *mut ffi::PyObject {
-    unsafe extern "C" fn note(object: *mut ffi::PyObject, seen: *mut std::ffi::c_void) -> c_int {
-        // SAFETY: what the traversal below was given.
-        let seen = unsafe { &mut *seen.cast::<Seen>() };
-        seen.count += 1;
-        seen.object = object;
-        0
-    }
-    struct Seen {
-        count: u32,
-        object: *mut ffi::PyObject,
-    }
-    let mut seen = Seen { count: 0, object: std::ptr::null_mut() };
-    // SAFETY: a live object, whose class says how to traverse it, if it has anything to show; `note` only takes notes.
-    unsafe {
-        if let Some(traverse) = (*ffi::Py_TYPE(context.as_ptr())).tp_traverse {
-            traverse(context.as_ptr(), note, (&raw mut seen).cast());
-        }
-    }
-    if seen.count == 1 { seen.object } else { std::ptr::null_mut() }
-}
-
 /// Runs `body` inside of `context`, as `Context.run` does (CPython's `context_run` in `Python/context.c`): raises
 /// `RuntimeError` if somebody is in that context already, `TypeError` if it is none.
 #[inline]

@@ -14,6 +14,7 @@ pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod class;
 pub(crate) mod clock;
+pub(crate) mod context;
 pub(crate) mod descriptor;
 pub(crate) mod file_memory;
 pub(crate) mod frames;
