@@ -76,6 +76,7 @@ pub(super) fn record<'py>(py: Python<'py>, recorder: &Recorder, now: u64) -> PyR
         let name = match &task.name {
             Name::Number(number) => string(&format!("Task-{number}")),
             Name::Text(text) => string(text),
+            Name::Unknown => string("new task"),
         };
         let ended = task.outcome as i64 != 0;
         tasks.push(

@@ -141,7 +141,8 @@ pub(crate) fn work_begins<'py>(this: &Bound<'py, LoopCore>, work: &Work) -> Opti
             What::Told(WritePipe::told(pipe, py, work))
         }
         Work::Sendfile(_) => What::Own("sendfile"),
-        Work::Socket(..) => What::Own("socket wait"),
+        // It calls back itself ([`callback_begins`]).
+        Work::Socket(..) => return None,
         Work::Accepted(..) => What::Own("accept"),
         Work::File(..) => What::Own("file operation"),
     };
@@ -202,20 +203,27 @@ fn task_id(core: &LoopCore, task: &Bound<'_, PyAny>) -> u32 {
 /// Notes a task that was made at this time, with who has made it if that is known.
 fn note_task(core: &LoopCore, task: &Bound<'_, PyAny>, id: u32, maker: Option<(u32, u32)>, begin: u64) {
     let py = task.py();
-    let name = waits::name_of(task);
-    let (point, frame, coroutine_name) = waits::coroutine_of(task);
-    if let (Some(point), Some(frame)) = (&point, frame) {
-        waits::learn(core, py, std::slice::from_ref(point), &[frame]);
+    let coroutine = waits::Coroutine::of(task);
+    let code = coroutine.as_ref().and_then(waits::Coroutine::code);
+    let is_known = code.as_ref().is_some_and(|code| {
+        with_recorder(core, py, |recorder, _lane| recorder.places.code(code).is_some()) == Some(true)
+    });
+    let mut coroutine_name = String::new();
+    if !is_known && let Some(coroutine) = &coroutine {
+        match coroutine.frame() {
+            Some(frame) => waits::learn(core, py, &[(frame.code(), -1)], &[frame]),
+            None => coroutine_name = coroutine.name(),
+        }
     }
     with_recorder(core, py, |recorder, lane| {
-        let known = point.as_ref().and_then(|(code, _)| recorder.places.code(code));
+        let known = code.as_ref().and_then(|code| recorder.places.code(code));
         let (coroutine, place) = match known {
             Some(code) => (code.name, code.begin),
             None => (recorder.places.strings.number(&coroutine_name), NONE),
         };
         let (parent, made_at) = maker.unwrap_or((NONE, NONE));
         let address = task.as_ptr().addr();
-        recorder.add_task(id, lane, NewTask { address, name, coroutine, place, made_at, parent, begin });
+        recorder.add_task(id, lane, NewTask { address, coroutine, place, made_at, parent, begin });
     });
 }
 
@@ -267,14 +275,24 @@ fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, id: u32, begin: u64, end: 
         Some(_) => (Outcome::Pending, None),
         None => waits::outcome(task),
     };
+    let address = task.as_ptr().addr();
+    // By its end it has the name that it is meant to have; asyncio.create_task() itself may give it after it was made. One that
+    // waits may never end.
     let (wait, name) = match outcome {
-        Outcome::Pending => (waits::wait_of(core, task, waiter.as_ref()), None),
+        Outcome::Pending => {
+            let nameless = with_recorder(core, py, |recorder, _lane| recorder.is_nameless(address));
+            let name = (nameless == Some(true)).then(|| waits::name_of(task));
+            (waits::wait_of(core, task, waiter.as_ref()), name)
+        }
         _ => (None, Some(waits::name_of(task))),
     };
     with_recorder(core, py, |recorder, lane| {
         recorder.step(lane, id, begin, end, wait);
+        if let Some(name) = name {
+            recorder.name_task(address, name);
+        }
         if outcome != Outcome::Pending {
-            recorder.end_task(task.as_ptr().addr(), end, outcome, error.as_deref(), name);
+            recorder.end_task(address, end, outcome, error.as_deref());
         } else {
             // What the look at it took is nobody's time.
             recorder.lane(lane).last = nanoseconds();
@@ -393,7 +411,6 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
     let mut of_package = NONE;
     for _ in 0..DEEPEST_MAKER {
         let Some(this) = frame.take() else { break };
-        let next = this.back();
         let point = [(this.code(), this.offset())];
         waits::learn(core, py, &point, std::slice::from_ref(&this));
         let found = with_recorder(core, py, |recorder, _lane| {
@@ -406,10 +423,19 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
         }
         match owner {
             places::Owner::Program => return place,
-            places::Owner::Package if of_package == NONE => of_package = place,
+            places::Owner::Package if of_package == NONE => {
+                of_package = place;
+                let is_alone = with_recorder(core, py, |recorder, _lane| recorder.places.is_alone(place));
+                if is_alone == Some(true) {
+                    return place;
+                }
+            }
             places::Owner::Package | places::Owner::Python => {}
         }
-        frame = next;
+        frame = this.back();
+    }
+    if of_package != NONE {
+        with_recorder(core, py, |recorder, _lane| recorder.places.note_alone(of_package));
     }
     of_package
 }

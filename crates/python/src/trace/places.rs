@@ -154,6 +154,8 @@ pub(super) struct Places {
     points: NumberMap<(usize, i32), u32>,
     known_places: NumberMap<Place, u32>,
     known_stacks: NumberMap<Box<[u32]>, u32>,
+    /// How often a package's line has made tasks without a line of the program's above it.
+    alone: NumberMap<u32, u8>,
     /// Reused from one chain to the next.
     chain: Vec<u32>,
 }
@@ -172,6 +174,7 @@ impl Places {
             points: NumberMap::default(),
             known_places: NumberMap::default(),
             known_stacks: NumberMap::default(),
+            alone: NumberMap::default(),
             chain: Vec::new(),
         }
     }
@@ -217,6 +220,17 @@ impl Places {
         let place = self.place(Place { file, line, function });
         self.points.insert(key, place);
         place
+    }
+
+    /// True of a package's line that so often has made tasks of its own accord, for a server's callback say, that nobody looks any
+    /// more for a line of the program's that has called it.
+    pub(super) fn is_alone(&self, place: u32) -> bool {
+        self.alone.get(&place).is_some_and(|count| *count == u8::MAX)
+    }
+
+    pub(super) fn note_alone(&mut self, place: u32) {
+        let count = self.alone.entry(place).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// The number of a chain, all of whose code is known. [`NONE`] of an empty one, and when there are too many.

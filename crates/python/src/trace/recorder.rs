@@ -20,6 +20,8 @@ const MOST_TRANSPORTS: usize = 50_000;
 /// A task's name.
 #[derive(Clone, PartialEq)]
 pub(super) enum Name {
+    /// It was not asked for yet.
+    Unknown,
     /// `Task-` and this number.
     Number(u64),
     Text(Box<str>),
@@ -63,7 +65,6 @@ pub(super) struct Task {
 /// What is known of a task when it is first seen.
 pub(super) struct NewTask {
     pub(super) address: usize,
-    pub(super) name: Name,
     pub(super) coroutine: u32,
     pub(super) place: u32,
     pub(super) made_at: u32,
@@ -202,12 +203,12 @@ impl Recorder {
 
     /// Notes a task. One that had the same address was destroyed without having ended.
     pub(super) fn add_task(&mut self, id: u32, lane: u16, new: NewTask) {
-        let NewTask { address, name, coroutine, place, made_at, parent, begin } = new;
+        let NewTask { address, coroutine, place, made_at, parent, begin } = new;
         let task = Task {
             id,
             lane,
             outcome: Outcome::Pending,
-            name,
+            name: Name::Unknown,
             coroutine,
             place,
             made_at,
@@ -221,21 +222,23 @@ impl Recorder {
         }
     }
 
-    pub(super) fn end_task(
-        &mut self,
-        address: usize,
-        end: u64,
-        outcome: Outcome,
-        error: Option<&str>,
-        name: Option<Name>,
-    ) {
+    #[inline]
+    pub(super) fn is_nameless(&self, address: usize) -> bool {
+        self.live.get(&address).is_some_and(|task| task.name == Name::Unknown)
+    }
+
+    #[inline]
+    pub(super) fn name_task(&mut self, address: usize, name: Name) {
+        if let Some(task) = self.live.get_mut(&address) {
+            task.name = name;
+        }
+    }
+
+    pub(super) fn end_task(&mut self, address: usize, end: u64, outcome: Outcome, error: Option<&str>) {
         let Some(mut task) = self.live.remove(&address) else { return };
         task.end = end;
         task.outcome = outcome;
         task.error = error.map_or(NONE, |error| self.places.strings.number(error));
-        if let Some(name) = name {
-            task.name = name;
-        }
         self.keep(task);
     }
 

@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyCode, PyList, PyString, PyTuple, PyType};
 
 use super::places::{Description, Point};
 use super::recorder::{Name, Outcome};
@@ -79,18 +79,18 @@ pub(super) fn task_of<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, Py
         }
     }
     let class = callable.get_type();
-    let is_step = match STEP.get(py) {
-        Some(step) => class.is(step),
+    match STEP.get(py) {
+        Some(step) if class.is(step) => return attribute(callable, intern!(py, "__self__")),
+        Some(_) => {}
         None => {
-            let is_step = class.name().is_ok_and(|name| name == "TaskStepMethWrapper");
-            if is_step {
+            if class.name().is_ok_and(|name| name == "TaskStepMethWrapper")
+                && class.module().is_ok_and(|module| module == "_asyncio" || module == "builtins")
+                && let Some(task) = attribute(callable, intern!(py, "__self__")).filter(is_native_task)
+            {
                 let _ = STEP.set(py, class.unbind());
+                return Some(task);
             }
-            is_step
         }
-    };
-    if is_step {
-        return attribute(callable, intern!(py, "__self__")).filter(is_native_task);
     }
     python_task_of(callable)
 }
@@ -295,20 +295,42 @@ fn by_future(waiter: &Bound<'_, PyAny>) -> Kind {
     Kind::Future
 }
 
-/// What runs in a task: its code, if that can be known, and its frame.
-pub(super) fn coroutine_of<'py>(
-    task: &Bound<'py, PyAny>,
-) -> (Option<Point<'py>>, Option<Frame<'py>>, String) {
-    let py = task.py();
-    let Some(coroutine) = attribute(task, intern!(py, "_coro")) else { return (None, None, String::new()) };
-    let kind = awaitable(&coroutine);
-    if let Some((frame, _)) = suspended(&coroutine, kind) {
-        return (Some((frame.code(), -1)), Some(frame), String::new());
+/// What runs in a task.
+pub(super) struct Coroutine<'py> {
+    object: Bound<'py, PyAny>,
+    kind: Awaitable,
+}
+
+impl<'py> Coroutine<'py> {
+    pub(super) fn of(task: &Bound<'py, PyAny>) -> Option<Self> {
+        let object = attribute(task, intern!(task.py(), "_coro"))?;
+        let kind = awaitable(&object);
+        Some(Self { object, kind })
     }
-    // It has ended already, or is none of CPython's.
-    let name = match kind {
-        Awaitable::Other => coroutine.get_type().qualname().ok().map(|name| name.to_string()),
-        _ => attribute(&coroutine, intern!(py, "__qualname__")).and_then(|name| name.extract().ok()),
-    };
-    (None, None, name.unwrap_or_default())
+
+    /// Its code, if it is a coroutine of CPython's.
+    pub(super) fn code(&self) -> Option<Bound<'py, PyCode>> {
+        let py = self.object.py();
+        let name = match self.kind {
+            Awaitable::Coroutine => intern!(py, "cr_code"),
+            Awaitable::Generator => intern!(py, "gi_code"),
+            Awaitable::AsyncGenerator | Awaitable::Other => return None,
+        };
+        attribute(&self.object, name)?.cast_into_exact().ok()
+    }
+
+    /// Its frame, until it has ended. (To ask for it makes an object.)
+    pub(super) fn frame(&self) -> Option<Frame<'py>> {
+        suspended(&self.object, self.kind).map(|(frame, _)| frame)
+    }
+
+    /// Its name, of one that has ended already, or is none of CPython's.
+    pub(super) fn name(&self) -> String {
+        let name = match self.kind {
+            Awaitable::Other => self.object.get_type().qualname().ok().map(|name| name.to_string()),
+            _ => attribute(&self.object, intern!(self.object.py(), "__qualname__"))
+                .and_then(|name| name.extract().ok()),
+        };
+        name.unwrap_or_default()
+    }
 }
