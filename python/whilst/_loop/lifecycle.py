@@ -180,7 +180,8 @@ class Lifecycle(Signals, Processes):
         self._set_debug(bool(enabled))
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
-            self.call_soon_threadsafe(self._look_after_again)
+            if self._thread_id != threading.get_ident():
+                self.call_soon_threadsafe(self._look_after_again)
             self.call_soon_threadsafe(self._explain_in_debug_mode)
 
     def _explain_in_debug_mode(self) -> None:
