@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import socket
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Callable
@@ -583,6 +584,25 @@ def test_the_end_and_what_comes_before_it() -> None:
             connection.peer.close()
             notes.append((await task, connection.reader.at_eof()))
             notes.append(await connection.reader.read(1))
+
+    same(scenario)
+
+
+@pytest.mark.parametrize("pauses", [0, 1, 2, 3])
+def test_an_end_that_is_there_with_the_bytes_is_seen_as_soon(pauses: int) -> None:
+    """Between the bytes and the task that they wake the loop polls only if that could show something."""
+
+    async def scenario(notes: list[Any]) -> None:
+        async with connected() as connection:
+            reader = connection.reader
+            task = asyncio.create_task(reader.readexactly(3))
+            await turns()
+            # Both are there before the loop looks.
+            connection.peer.send(b"end")
+            connection.peer.shutdown(socket.SHUT_WR)
+            notes.append(await task)
+            await turns(pauses)
+            notes.append((reader._eof, reader.at_eof()))
 
     same(scenario)
 

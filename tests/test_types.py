@@ -56,6 +56,30 @@ RIGHT = {
         if sys.version_info >= (3, 12):
             assert_type(asyncio.run(main(), loop_factory=whilst.new_event_loop), int)
     """,
+    "metrics": """
+        from typing import Any, assert_type
+
+        import prometheus_client
+        import whilst
+        import whilst.opentelemetry
+        import whilst.prometheus
+
+        loop = whilst.new_event_loop()
+        metrics = loop.metrics()
+        assert_type(metrics, whilst.Metrics)
+        assert_type(metrics.iterations, int)
+        assert_type(metrics.lag_seconds, float)
+        assert_type(metrics.transports, dict[str, int])
+        assert_type(metrics.lag_buckets, tuple[tuple[float, int], ...])
+        assert_type(metrics.as_dict(), dict[str, Any])
+        reveal_type(metrics.state)  # reveals: Literal['polling'] | Literal['running'] | Literal['stopped'] | Literal['closed']
+        loop.close()
+        registry = prometheus_client.CollectorRegistry()
+        collector = whilst.prometheus.register(registry)
+        assert_type(collector, whilst.prometheus.LoopCollector)
+        registry.unregister(collector)
+        whilst.opentelemetry.instrument()
+    """,
     "a_loop_is_a_loop": """
         import asyncio
 
@@ -78,6 +102,8 @@ RIGHT = {
         import whilst
 
         reveal_type(whilst.__version__)  # reveals: str
+        reveal_type(whilst.explain())  # reveals: None
+        whilst.explain(on=False)
         whilst.install()
         whilst.uninstall()
         loop = whilst.EventLoopPolicy().new_event_loop()

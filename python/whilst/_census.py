@@ -6,67 +6,184 @@ instructions all the way down its awaits. The others are only walked through.
 """
 
 import asyncio
+import heapq
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 from whilst._waits import Place, awaited_at, awaited_by, waits_for
 
-# What an answer is bounded by.
-MOST_TASKS = 2000
+#: So many tasks are described at most, and if it is not said how many.
+MOST_LISTED = 2000
+LISTED = 200
+
+#: What else an answer is bounded by: so many groups, frames of a stack, characters of a name, and tasks that wait for another.
 MOST_GROUPS = 200
-MOST_FRAMES = 50
+MOST_FRAMES = 20
 MOST_CHARACTERS = 200
+MOST_WAITING = 100
+
+# After so many tasks another thread may have the GIL, which would else wait for the switch interval. What is described has cost
+# more than what is only counted.
+_TURN_COUNTED, _TURN_DESCRIBED = 200, 10
 
 _Task = asyncio.Task[Any]
-# The state, coroutine, place and kind of the tasks of a group.
-_Group = tuple[str, str, Place | None, str]
 
 
-def census(tasks: Iterable[_Task], request: dict[str, Any]) -> dict[str, Any]:
-    """The member ``tasks`` of the control socket's answer, for *tasks* that are pending.
+class Wanted:
+    """Which tasks are to be described: what a question on the control socket says of it."""
 
-    Of the request it takes ``tasks`` (how many to describe at most: 200, no more than :data:`MOST_TASKS`), ``stacks`` (true for
-    the stack of each, or a list of ids: those are described in any case, and with their stacks), ``of`` (coroutine, file and
-    line: tasks of those are described first) and ``match`` (only tasks with that in their name or coroutine's are described).
-    Members that are wrong are taken for missing.
-    """
-    most = request.get("tasks")
-    most = min(max(most, 0), MOST_TASKS) if isinstance(most, int) else 200
-    groups: dict[_Group, list[_Task]] = {}
-    of_shape: dict[tuple[Any, ...], _Group] = {}
-    total = 0
-    for task in tasks:
-        total += 1
-        shape = _shape(task)
-        if (group := of_shape.get(shape)) is None:
-            group = of_shape[shape] = _classify(task)
-        groups.setdefault(group, []).append(task)
-    stacks = request.get("stacks")
-    with_stacks = (
-        frozenset(one for one in stacks if isinstance(one, int)) if isinstance(stacks, list) else stacks
-    )
-    listed = []
-    for group, task in _chosen(groups, request, most, with_stacks):
-        stacked = id(task) in with_stacks if isinstance(with_stacks, frozenset) else with_stacks is True
-        listed.append(_describe(task, group, stacked))
-    most_first = sorted(groups.items(), key=lambda item: -len(item[1]))[: MOST_GROUPS if most else 0]
-    return {
-        "total": total,
-        "exact": True,
-        "groups": [_told(group) | {"count": len(members)} for group, members in most_first],
-        "listed": listed,
-    }
+    def __init__(self, question: dict[str, Any]) -> None:
+        """Raises ValueError, with words for who asks, where that is wrong."""
+        limit, stacks = question.get("tasks", LISTED), question.get("stacks", False)
+        of, match = question.get("of"), question.get("match", "")
+        if not isinstance(limit, int) or limit < 0:
+            raise ValueError("tasks must be a number that is not negative")
+        if not isinstance(stacks, bool | list):
+            raise ValueError("stacks must be true, false or a list of ids")
+        if of is not None and not (isinstance(of, list) and len(of) == 3):
+            raise ValueError("of must be a list: the name of a coroutine, a file and a line")
+        if not isinstance(match, str):
+            raise ValueError("match must be a text")
+        #: So many at most.
+        self.limit = min(limit, MOST_LISTED)
+        #: With the stack of each.
+        self.stacks = stacks is True
+        #: Those with these ids come first, and have their stacks told.
+        self.ids = [one for one in stacks if isinstance(one, int)] if isinstance(stacks, list) else []
+        #: Then those of this coroutine, file and line.
+        self.of = of
+        #: Of the others only those with this in their name or their coroutine's.
+        self.match = match.casefold()
 
 
-def _shape(task: _Task) -> tuple[Any, ...]:
-    """What tasks that wait for the same in the same place have in common, and others do not."""
+class Group(NamedTuple):
+    """What tasks have in common that are counted together."""
+
+    state: str
+    kind: str
+    coroutine: str
+    place: Place | None
+
+
+class Census:
+    """Pending tasks of a loop, filed by what they do."""
+
+    def __init__(self, tasks: Iterable[_Task], running: Sequence[Place] = ()) -> None:
+        """*running* is the stack of the loop's thread, on which the coroutines are of a task that runs."""
+        self._running = running
+        self._groups: dict[Group, list[_Task]] = {}
+        # The codes are told apart by their identities, for hashes of codes go through their constants: they must stay.
+        shapes: dict[tuple[Any, ...], tuple[Group | None, list[Any]]] = {}
+        for index, task in enumerate(tasks):
+            if index % _TURN_COUNTED == _TURN_COUNTED - 1:
+                time.sleep(0)
+            shape, codes = _shape(task)
+            if shape not in shapes:
+                shapes[shape] = self._classify(task), codes
+            if (group := shapes[shape][0]) is not None:
+                self._groups.setdefault(group, []).append(task)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Each kind of tasks that there is, with their number; most first, no more than :data:`MOST_GROUPS`."""
+        most_first = sorted(self._groups.items(), key=lambda item: -len(item[1]))
+        return [group._asdict() | {"count": len(tasks)} for group, tasks in most_first[:MOST_GROUPS]]
+
+    def described(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """Those asked for, then one task of each group, another of each group, and so on."""
+        told = []
+        for index, (group, task) in enumerate(self._chosen(wanted)):
+            if index % _TURN_DESCRIBED == _TURN_DESCRIBED - 1:
+                time.sleep(0)
+            if not task.done():
+                told.append(self._describe(group, task, wanted.stacks or id(task) in wanted.ids))
+        return told
+
+    def _classify(self, task: _Task) -> Group | None:
+        """None for a task that has ended meanwhile: the loop goes on while its tasks are counted."""
+        try:
+            kind, _ = waits_for(task)
+            chain = self._chain(task, kind)
+            if task.done():
+                return None
+        except Exception:
+            # Some stand-in for a task, which has not what a task has.
+            kind, chain = "future", ()
+        state = kind if kind in ("ready", "running") else "waiting"
+        return Group(state, kind, _coroutine(task), own_place(chain))
+
+    def _chain(self, task: _Task, kind: str) -> Sequence[Place]:
+        return (self._running if kind == "running" else ()) or awaited_at(task)
+
+    def _chosen(self, wanted: Wanted) -> Iterator[tuple[Group, _Task]]:
+        first: list[tuple[Group, _Task]] = []
+        if wanted.ids:
+            ids = frozenset(wanted.ids)
+            first += [
+                (group, task) for group, tasks in self._groups.items() for task in tasks if id(task) in ids
+            ]
+        if wanted.of is not None:
+            for group, tasks in self._groups.items():
+                if group.place is not None and [group.coroutine, *group.place[:2]] == wanted.of:
+                    first += [(group, task) for task in sorted(tasks, key=_by_name)]
+        seen: set[int] = set()
+        for group, task in (*first, *self._in_turn(wanted)):
+            if len(seen) >= wanted.limit:
+                return
+            if id(task) not in seen:
+                seen.add(id(task))
+                yield group, task
+
+    def _in_turn(self, wanted: Wanted) -> Iterator[tuple[Group, _Task]]:
+        left = []
+        for group, tasks in self._groups.items():
+            if wanted.match and wanted.match not in group.coroutine.casefold():
+                tasks = [task for task in tasks if wanted.match in _name(task).casefold()]
+            if len(tasks) > wanted.limit:
+                # Always the same ones, for names of all would take longer than all else.
+                tasks = heapq.nsmallest(wanted.limit, tasks, key=id)
+            left.append((group, iter(sorted(tasks, key=_by_name))))
+        while left:
+            still = []
+            for group, some in left:
+                for task in some:
+                    yield group, task
+                    still.append((group, some))
+                    break
+            left = still
+
+    def _describe(self, group: Group, task: _Task, stacked: bool) -> dict[str, Any]:
+        told = {
+            "id": id(task),
+            "name": _name(task),
+            **group._asdict(),
+            "waits_for": "",
+            "awaited_by": [],
+            "age": None,
+        }
+        if stacked:
+            told["stack"] = []
+        try:
+            kind, words = waits_for(task)
+            told["waits_for"] = words[:MOST_CHARACTERS]
+            told["awaited_by"] = [id(waiter) for waiter in awaited_by(task)[:MOST_WAITING]]
+            if stacked:
+                told["stack"] = self._chain(task, kind)[-MOST_FRAMES:]
+        except Exception:
+            # As in _classify(). What is known is told.
+            return told
+        return told
+
+
+def _shape(task: _Task) -> tuple[tuple[Any, ...], list[Any]]:
+    """What tasks that wait for the same in the same place have in common, and others have not; and the codes in it."""
     future = getattr(task, "_fut_waiter", None)
-    # Codes are told apart by their identity, for their hashes go through their constants; none goes away meanwhile.
     shape: list[Any] = [type(future), future is None or future.done()]
+    codes = []
     awaitable: Any = task.get_coro()
     while awaitable is not None:
         kind = type(awaitable)
@@ -79,88 +196,14 @@ def _shape(task: _Task) -> tuple[Any, ...]:
         else:
             shape.append(kind)
             break
+        codes.append(code)
         shape.append(id(code))
         shape.append(-1 if frame is None else frame.f_lasti)
         awaitable = inner
     else:
-        shape.append(None)
-    return tuple(shape)
-
-
-def _classify(task: _Task) -> _Group:
-    try:
-        kind, _ = waits_for(task)
-        chain = awaited_at(task)
-    except Exception:
-        # Of some stand-in for a task, which has not what a task has.
-        kind, chain = "future", []
-    state = kind if kind in ("ready", "running") else "waiting"
-    return state, _coroutine(task), own_place(chain), kind
-
-
-def _told(group: _Group) -> dict[str, Any]:
-    state, coroutine, place, kind = group
-    return {"state": state, "coroutine": coroutine, "place": place, "kind": kind}
-
-
-def _chosen(
-    groups: dict[_Group, list[_Task]], request: dict[str, Any], most: int, with_stacks: Any
-) -> Iterator[tuple[_Group, _Task]]:
-    """The tasks to describe: those asked for, then one of each group, another of each group, and so on."""
-    of, match = request.get("of"), request.get("match")
-    wanted = match.casefold() if isinstance(match, str) else ""
-    first: list[tuple[_Group, _Task]] = []
-    if isinstance(with_stacks, frozenset):
-        first += [
-            (group, task) for group, members in groups.items() for task in members if id(task) in with_stacks
-        ]
-    if isinstance(of, list) and len(of) == 3:
-        for group, members in groups.items():
-            _, coroutine, place, _ = group
-            if place is not None and [coroutine, place[0], place[1]] == of:
-                first += [(group, task) for task in members]
-    seen: set[int] = set()
-    for group, task in (*first, *_in_turn(groups)):
-        if len(seen) >= most:
-            return
-        if id(task) in seen or (wanted and wanted not in f"{_name(task)}\0{group[1]}".casefold()):
-            continue
-        seen.add(id(task))
-        yield group, task
-
-
-def _in_turn(groups: dict[_Group, list[_Task]]) -> Iterator[tuple[_Group, _Task]]:
-    left = [(group, iter(members)) for group, members in groups.items()]
-    while left:
-        still = []
-        for group, members in left:
-            for task in members:
-                yield group, task
-                still.append((group, members))
-                break
-        left = still
-
-
-def _describe(task: _Task, group: _Group, stacked: bool) -> dict[str, Any]:
-    told = {
-        "id": id(task),
-        "name": _name(task),
-        **_told(group),
-        "waits_for": group[3],
-        "awaited_by": [],
-        "age": None,
-    }
-    if stacked:
-        told["stack"] = []
-    try:
-        told["waits_for"] = waits_for(task)[1][:MOST_CHARACTERS]
-        told["awaited_by"] = [id(waiter) for waiter in awaited_by(task)]
-        if stacked:
-            told["stack"] = awaited_at(task)[-MOST_FRAMES:]
-    except Exception:
-        # As in _classify(). What is known is told.
-        return told
-    return told
+        # It runs, or has not begun. Both are ready by their futures.
+        shape.append(getattr(task.get_coro(), "cr_running", None))
+    return tuple(shape), codes
 
 
 def _name(task: _Task) -> str:
@@ -169,6 +212,13 @@ def _name(task: _Task) -> str:
         return asyncio.Task.get_name(task)[:MOST_CHARACTERS]
     except TypeError:
         return type(task).__name__
+
+
+def _by_name(task: _Task) -> tuple[int, str]:
+    """What puts tasks into the order of their making, as far as asyncio has named them."""
+    name = _name(task)
+    number = name.removeprefix("Task-")
+    return (int(number), "") if number.isascii() and number.isdigit() else (0, name)
 
 
 def _coroutine(task: _Task) -> str:
@@ -191,7 +241,7 @@ def own_place(chain: Iterable[Place]) -> Place | None:
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
 _STANDARD = tuple(
     {os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")}
-    | {os.path.join(os.path.dirname(os.path.realpath(asyncio.__file__)), "")}
+    | {os.path.join(os.path.dirname(os.path.dirname(asyncio.__file__)), "")}
 )
 _WHILST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 

@@ -31,6 +31,7 @@ Run a Python program as `python` does, with its asyncio event loops made by whil
 
 Options for Python itself are given to it: python -X dev -m whilst SCRIPT
 WHILST_DRIVER=io_uring or WHILST_DRIVER=epoll in the environment picks how the loop waits.
+WHILST_CONTROL=1 in it allows `whilst top` to look into the program.
 """
 
 

@@ -12,7 +12,6 @@ Clients use :func:`programs` and :func:`connect`; for them nothing is imported h
 """
 
 import contextlib
-import functools
 import os
 import socket
 import stat
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from whilst._census import Wanted
     from whilst._loop.lifecycle import Lifecycle
+    from whilst._waits import Place
 
 PROTOCOL = 1
 
@@ -34,20 +35,14 @@ LONGEST_QUESTION = 4096
 #: So many clients may be connected at a time.
 MOST_CLIENTS = 8
 
-#: A client that takes none of its answer for so long is disconnected, in seconds: the others wait meanwhile.
-PATIENCE = 5.0
-
-#: So many tasks are looked at for one answer, and so many of a loop described at most, and if the question does not say.
+#: So many tasks are looked at for one answer. How many are described is :mod:`whilst._census`'s.
 MOST_TASKS = 10_000
-MOST_LISTED = 2000
-LISTED = 200
 
 #: So long must the present iteration have been running for the answer to say where, in seconds.
 HELD = 0.05
 
-#: So many frames of a stack at most, and so many who wait for one task.
+#: So many frames of a stack at most.
 MOST_FRAMES = 20
-MOST_WAITING = 100
 
 # Longer paths do not fit into an address (`sun_path` of unix(7)).
 _LONGEST_FOLDER = 80
@@ -85,7 +80,7 @@ def address(pid: int, uid: int | None = None) -> str:
 
 def programs(uid: int | None = None) -> list[int]:
     """The processes of a user that have a socket, or had one when they were killed."""
-    found = set()
+    found: set[int] = set()
     for folder in folders(uid):
         with contextlib.suppress(OSError):
             found.update(pid for name in os.listdir(folder) if (pid := _pid_of(name)) is not None)
@@ -178,11 +173,14 @@ def _open_folder() -> int:
 
 
 class _Client:
-    """A connection, and what of its question has come."""
+    """A connection, what of its questions has come, and what of an answer it has not taken yet."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.received = b""
+        self.unsent = b""
+        #: It is disconnected when it has its answer.
+        self.ends = False
 
 
 class _Server:
@@ -268,10 +266,15 @@ class _Server:
             for descriptor, _ in poll.poll():
                 if descriptor != self._socket.fileno():
                     client = self._clients[descriptor]
-                    if not self._serve(client):
+                    try:
+                        self._serve(client)
+                    except OSError:
                         poll.unregister(descriptor)
                         del self._clients[descriptor]
                         client.connection.close()
+                    else:
+                        # Who does not take an answer is not asked for another question.
+                        poll.modify(descriptor, select.POLLOUT if client.unsent else select.POLLIN)
                 elif (connection := self._accept()) is not None:
                     poll.register(connection, select.POLLIN)
                     self._clients[connection.fileno()] = _Client(connection)
@@ -290,38 +293,51 @@ class _Server:
         if uid not in (0, os.geteuid()) or len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return None
-        connection.settimeout(PATIENCE)
+        connection.setblocking(False)
         return connection
 
-    def _serve(self, client: _Client) -> bool:
-        """Answer what has come. False if the connection is to be closed."""
-        try:
+    def _serve(self, client: _Client) -> None:
+        """Answer what has come, as far as it is taken. Raises OSError if the connection is at its end."""
+        if not client.unsent:
             received = client.connection.recv(LONGEST_QUESTION)
             if not received:
-                return False
-            *questions, client.received = (client.received + received).split(b"\n")
-            for question in questions:
-                client.connection.sendall(self._answer(question))
-            if len(client.received) > LONGEST_QUESTION:
-                client.connection.sendall(_line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"}))
-                return False
-        except OSError:
-            return False
-        return True
+                raise ConnectionResetError
+            client.received += received
+        while True:
+            if client.unsent:
+                with contextlib.suppress(BlockingIOError):
+                    client.unsent = client.unsent[client.connection.send(client.unsent) :]
+                if client.unsent:
+                    return
+            if client.ends:
+                raise ConnectionAbortedError
+            question, end, rest = client.received.partition(b"\n")
+            if len(question) > LONGEST_QUESTION:
+                client.unsent = _line({"error": f"a line is longer than {LONGEST_QUESTION} bytes"})
+                client.ends = True
+            elif end:
+                client.received = rest
+                client.unsent = self._answer(question)
+            else:
+                return
 
     def _answer(self, line: bytes) -> bytes:
         import json
 
+        from whilst._census import Wanted
+
         try:
-            question = json.loads(line)
+            try:
+                question = json.loads(line)
+            except ValueError as error:
+                return _line({"error": f"not JSON: {error}"})
             if not isinstance(question, dict) or question.get("ask") != "snapshot":
                 return _line({"error": 'ask for a snapshot: {"ask": "snapshot"}'})
-            limit = question.get("tasks", LISTED)
-            if not isinstance(limit, int) or limit < 0:
-                return _line({"error": "tasks must be a number that is not negative"})
-            return _line(_snapshot(min(limit, MOST_LISTED), question.get("stacks") is True, self._began))
-        except ValueError as error:
-            return _line({"error": f"not JSON: {error}"})
+            try:
+                wanted = Wanted(question)
+            except ValueError as error:
+                return _line({"error": str(error)})
+            return _line(_snapshot(wanted, self._began))
         except Exception as error:
             # A program may be at anything, its end among it; who asks is told, and may ask again.
             return _line({"error": f"{type(error).__name__}: {error}"})
@@ -336,8 +352,7 @@ def _line(answer: dict[str, Any]) -> bytes:
 # The answer.
 
 
-def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
-    import platform
+def _snapshot(wanted: "Wanted", began: float) -> dict[str, Any]:
     import threading
     import time
 
@@ -350,12 +365,12 @@ def _snapshot(limit: int, stacks: bool, began: float) -> dict[str, Any]:
     return {
         "program": _program(),
         "pid": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "whilst": __version__,
         "time": time.time(),
         "uptime": time.monotonic() - began,
         "threads": len(names),
-        "loops": [_describe_loop(loop, names, tasks[id(loop)], limit, stacks) for loop in loops],
+        "loops": [_describe_loop(loop, names, tasks[id(loop)], wanted) for loop in loops],
     }
 
 
@@ -409,14 +424,16 @@ def _describe_loop(
     loop: "Lifecycle",
     names: dict[int | None, str],
     tasks: "_Tasks",
-    limit: int,
-    stacks: bool,
+    wanted: "Wanted",
 ) -> dict[str, Any]:
+    from whilst._census import Census
+
     metrics = loop.metrics()
     thread = loop._thread_id
     frame = sys._current_frames().get(thread) if thread is not None else None
     stack = _stack(frame) if metrics.held >= HELD else []
-    listed = sorted(tasks.found, key=_by_name)[:limit] if limit else []
+    # Where nothing is to be told of them they are only numbered.
+    census = Census(tasks.found if wanted.limit else (), _stack(frame))
     return {
         "id": metrics.loop,
         "thread": names.get(thread) if thread is not None else None,
@@ -429,76 +446,17 @@ def _describe_loop(
         "tasks": {
             "total": len(tasks.found) if tasks.total is None else tasks.total,
             "exact": tasks.exact,
-            "listed": _describe_tasks(listed, frame, stacks),
+            "groups": census.groups(),
+            "listed": census.described(wanted),
         },
     }
 
 
-def _stack(frame: "FrameType | None") -> list[list[Any]]:
+def _stack(frame: "FrameType | None") -> "list[Place]":
     """The lines at which a thread is, outermost first."""
-    found: list[list[Any]] = []
+    found: list[Place] = []
     while frame is not None and len(found) < MOST_FRAMES:
         code = frame.f_code
-        found.append([code.co_filename, frame.f_lineno or 0, code.co_qualname])
+        found.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
         frame = frame.f_back
     return found[::-1]
-
-
-def _by_name(task: "asyncio.Task[Any]") -> tuple[int, str]:
-    """What puts tasks into the order of their making, as far as asyncio has named them."""
-    try:
-        name = str(task.get_name())
-    except Exception:
-        return 0, ""
-    number = name.removeprefix("Task-")
-    return (int(number), "") if number.isascii() and number.isdigit() else (0, name)
-
-
-def _describe_tasks(
-    tasks: "list[asyncio.Task[Any]]", frame: "FrameType | None", stacks: bool
-) -> list[dict[str, Any]]:
-    import time
-
-    described = []
-    for index, task in enumerate(tasks):
-        if index % 10 == 9:
-            # Others get the GIL now, and not when they have waited for the switch interval.
-            time.sleep(0)
-        # It may end while it is looked at.
-        with contextlib.suppress(Exception):
-            described.append(_describe_task(task, frame, stacks))
-    return described
-
-
-def _describe_task(task: "asyncio.Task[Any]", frame: "FrameType | None", stacks: bool) -> dict[str, Any]:
-    from whilst._waits import awaited_at, awaited_by, waits_for
-
-    kind, words = waits_for(task)
-    places = [list(place) for place in awaited_at(task)]
-    if kind == "running":
-        # Its coroutines are on the stack of the loop's thread.
-        places = _stack(frame) or places
-    own = [place for place in places if place[0] and not place[0].startswith(_libraries())]
-    coroutine: Any = task.get_coro()
-    described = {
-        "id": id(task),
-        "name": task.get_name(),
-        "coroutine": getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__,
-        "state": kind if kind in ("running", "ready") else "waiting",
-        "kind": kind,
-        "waits_for": words,
-        "place": next(iter((own or places)[::-1]), None),
-        "awaited_by": [id(waiter) for waiter in awaited_by(task)[:MOST_WAITING]],
-        "age": None,
-    }
-    if stacks:
-        described["stack"] = places
-    return described
-
-
-@functools.cache
-def _libraries() -> tuple[str, ...]:
-    """Where the code is that is not the program's own."""
-    import asyncio
-
-    return (os.path.dirname(asyncio.__file__) + os.sep, os.path.dirname(__file__) + os.sep)

@@ -371,7 +371,7 @@ FAULTY: dict[str, tuple[str, str]] = {
             await once
             await once
         """,
-        "`once` was awaited before",
+        "`once` has been awaited, run as a task or closed before",
     ),
     "run in a running loop": (
         r"""
@@ -921,7 +921,7 @@ FAULTY: dict[str, tuple[str, str]] = {
             for _ in range(3):
                 await once
         """,
-        "`once` was awaited before",
+        "`once` has been awaited, run as a task or closed before",
     ),
     "run in a running loop, in an expression": (
         r"""
@@ -1025,6 +1025,37 @@ FAULTY: dict[str, tuple[str, str]] = {
                 key.close()
         """,
         "items.sort(key=await key)",
+    ),
+    "gathered results that are unpacked": (
+        r"""
+        async def main():
+            first, second = asyncio.gather(fetch(1), fetch(2))
+        """,
+        "first, second = await asyncio.gather(fetch(1), fetch(2))",
+    ),
+    "gathered results in a loop": (
+        r"""
+        async def main():
+            for one in asyncio.gather(fetch(1), fetch(2)):
+                print(one)
+        """,
+        "for one in await asyncio.gather(fetch(1), fetch(2)):",
+    ),
+    "an item of gathered results": (
+        r"""
+        async def main():
+            results = asyncio.gather(fetch(1), fetch(2))
+            return results[0]
+        """,
+        "return (await results)[0]",
+    ),
+    "result of an executor": (
+        r"""
+        async def main():
+            answer = asyncio.get_running_loop().run_in_executor(None, dict)
+            return answer.get('key')
+        """,
+        "return (await answer).get('key')",
     ),
     "with a comment behind": (
         r"""
@@ -1582,6 +1613,10 @@ HARMLESS: dict[str, str] = {
         async def main():
             await it()
     """,
+    "await of what a dictionary has": r"""
+        async def main():
+            await {}.get('key')
+    """,
     "await of a class's instance": r"""
         async def main():
             await Session()
@@ -1695,5 +1730,24 @@ HARMLESS: dict[str, str] = {
         async def main():
             async with asyncio.TaskGroup() as group:
                 group.create_task(work())
+    """,
+    "a loop over a future": r"""
+        async def main():
+            for one in asyncio.gather(fetch(1)):
+                return one.real
+    """,
+    "attribute of the task that runs": r"""
+        async def main():
+            return asyncio.current_task().coro
+    """,
+    "item of the task that runs": r"""
+        async def main():
+            task = asyncio.current_task()
+            return task['name']
+    """,
+    "await of one of several functions": r"""
+        async def main():
+            for function in (print, fetch):
+                await function
     """,
 }

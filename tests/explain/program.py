@@ -54,6 +54,7 @@ def outcome(path: Path) -> dict[str, list[str]]:
     logger.addHandler(records)
     logger.propagate = False
     said: list[str] = []
+    failed: list[str] = []
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -64,6 +65,7 @@ def outcome(path: Path) -> dict[str, list[str]]:
             run(module.main())
         except (Exception, asyncio.CancelledError) as error:
             said = notes(error, set())
+            failed = [str(error)]
             # What the program refers to is to go here, and not while another one runs.
             error.__traceback__ = error.__context__ = error.__cause__ = None
         del sys.modules[path.stem]
@@ -74,7 +76,7 @@ def outcome(path: Path) -> dict[str, list[str]]:
     marks = ("whilst: ", "Coroutine created at") if way == "debug" else ("whilst: ",)
     lost = [line for one in warned for line in str(one.message).splitlines() if line.startswith(marks)]
     lost += [line for line in records.lines if line.startswith("whilst: ") and line not in said]
-    return {"notes": said, "lost": lost}
+    return {"failed": failed, "notes": said, "lost": lost}
 
 
 if way == "whilst":

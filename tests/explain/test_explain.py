@@ -124,7 +124,9 @@ def test_off(way: str, tmp_path: Path) -> None:
     # One of them turns debug mode on.
     programs = {name: source for name, (source, _) in (FAULTY | LOST).items() if "set_debug" not in source}
     seen = outcomes(tmp_path / "faulty", programs, OFF[way])
-    assert {name: one for name, one in seen.items() if "whilst: " in json.dumps(one)} == {}
+    assert {
+        name: one for name, one in seen.items() if "whilst: " in json.dumps([one["notes"], one["lost"]])
+    } == {}
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -139,3 +141,23 @@ def test_alone(name: str, driver: str, tmp_path: Path) -> None:
     plain = run(["-m", "whilst", "alone.py"], {"WHILST_EXPLAIN": "0"}, tmp_path)
     assert plain.returncode == ran.returncode
     assert [line for line in ran.stderr.splitlines() if line != said[0]] == plain.stderr.splitlines()
+
+
+def test_manual(tmp_path: Path) -> None:
+    """Each line of the manual's page is run, says what the page says of it and is corrected as there."""
+    page = (HERE.parents[1] / "docs" / "pitfalls.md").read_text()
+    rows = re.findall(r"^\| `(.+)` \| ([^`|]+) \| `(.+)` \|$", page, re.MULTILINE)
+    rows += [
+        (wrong, None, right)
+        for wrong, right in re.findall(r"^\| `([^|]+)` \| `([^|]+)` \|$", page, re.MULTILINE)
+    ]
+    assert len(rows) > 25
+    programs = {wrong: f"import time\n\nasync def main():\n    {wrong}\n" for wrong, _, _ in rows}
+    seen = outcomes(tmp_path / "manual", programs, WAYS["the command"])
+    for wrong, message, right in rows:
+        said = seen[wrong]["notes" if message else "lost"]
+        assert len(said) == 1, (wrong, said)
+        assert f"write `{right}`" in said[0]
+        # Newer Pythons have other words.
+        if message and sys.version_info < (3, 12):
+            assert message.replace("\\_", "_") in seen[wrong]["failed"][0]

@@ -142,7 +142,7 @@ def test_wakes_by_other_threads(loop: whilst.Loop) -> None:
     assert 20 <= metrics.wakes <= 21
 
 
-def test_a_burst_of_calls_wakes_once(loop: whilst.Loop) -> None:
+def test_a_burst_of_calls_wakes_at_most_once(loop: whilst.Loop) -> None:
     def burst() -> None:
         for _ in range(1000):
             loop.call_soon_threadsafe(lambda: None)
@@ -157,7 +157,8 @@ def test_a_burst_of_calls_wakes_once(loop: whilst.Loop) -> None:
     loop.call_later(0.01, loop.stop)
     loop.run_forever()
     assert loop.metrics().thread_calls == 1000
-    assert loop.metrics().wakes == 1
+    # With a GIL none is needed: the loop sees what is queued before it waits.
+    assert loop.metrics().wakes <= 1
 
 
 def test_calls_of_the_loops_own_thread_are_no_wakes(loop: whilst.Loop) -> None:

@@ -49,7 +49,7 @@ def complaints() -> Iterator[list[str]]:
 
 @pytest.fixture
 def show(tab: "Page", tmp_path: Path, complaints: list[str]) -> Iterator[Callable[..., "Page"]]:
-    """Opens a record and waits for its first frame. No page may have asked for anything but itself."""
+    """Opens a record, or a page that is there, and waits for its first frame. No page may have asked for anything but itself."""
     opened: list[str] = []
     requests: list[str] = []
 
@@ -64,14 +64,17 @@ def show(tab: "Page", tmp_path: Path, complaints: list[str]) -> Iterator[Callabl
         requests.append(request.url)
 
     def show(
-        record: dict[str, Any],
+        record: dict[str, Any] | Path,
         *,
         width: int = 1280,
         height: int = 800,
         color_scheme: Literal["light", "dark"] = "light",
     ) -> "Page":
-        file = tmp_path / f"page-{len(opened)}.html"
-        file.write_text(make_page(record), encoding="utf-8")
+        if isinstance(record, Path):
+            file = record
+        else:
+            file = tmp_path / f"page-{len(opened)}.html"
+            file.write_text(make_page(record), encoding="utf-8")
         opened.append(file.as_uri())
         tab.set_viewport_size({"width": width, "height": height})
         tab.emulate_media(color_scheme=color_scheme, reduced_motion="reduce")

@@ -101,8 +101,8 @@ class Record:
             stack=number,
         )
 
-    def loop(self, begin: float, end: float) -> None:
-        append(self.loops, driver=self.string("io_uring"), begin=begin, end=end, polls=1, busy=1)
+    def loop(self, begin: float, end: float, busy: float = 1) -> None:
+        append(self.loops, driver=self.string("io_uring"), begin=begin, end=end, polls=1, busy=busy)
 
     def poll(self, begin: float, end: float, loop: int = 0) -> None:
         append(self.polls_at, begin=begin, end=end, loop=loop)
@@ -128,7 +128,7 @@ class Record:
 
     def finish(self, duration: float) -> dict[str, Any]:
         if not self.loops["begin"]:
-            self.loop(0, duration)
+            self.loop(0, duration, duration * self.head["utilisation"])
         return {
             **self.head,
             "duration": duration,

@@ -82,6 +82,23 @@ def test_lanes_hold_all_and_nothing_overlaps(functions: "Page") -> None:
     assert len(lanes) == peak == most
 
 
+def test_how_much_of_the_time_a_group_ran(functions: "Page") -> None:
+    record = records.Record()
+    for number in range(20):
+        task = record.task("handle", number, 1_000)
+        record.run(task, 100 + 10 * number, 105 + 10 * number)
+        record.run(task, 600 + number, 601 + number)
+    other = record.task("other", 0, 1_000)
+    record.run(other, 300, 400)
+    covered = functions.evaluate(
+        "(record) => { const { groups } = new Rows(new Model(record));"
+        " return [[0, 100], [100, 300], [200, 203], [300, 400], [600, 620]]"
+        ".map(([from, to]) => groups[0].running.covered(from, to)); }",
+        record.finish(1_000),
+    )
+    assert covered == pytest.approx([0, 100, 3, 0, 20])
+
+
 def path(functions: "Page", record: dict[str, object]) -> list[tuple[int, str, float, float]]:
     steps = functions.evaluate(
         "(record) => { const model = new Model(record); return criticalPath(model).map(({ task, segment, begin, end }) =>"
@@ -149,6 +166,18 @@ def test_the_load_is_what_polls_leave(functions: "Page") -> None:
         record.finish(400),
     )
     assert loads == pytest.approx([1, 0, 0.5, 0.5, 0])
+
+
+def test_there_is_no_load_where_events_were_dropped(functions: "Page") -> None:
+    record = records.Record(dropped=1)
+    record.run(record.task("old", 0, 400), 300, 310)
+    record.poll(320, 400)
+    loads = functions.evaluate(
+        "(record) => { const model = new Model(record);"
+        " return [[0, 300], [300, 320]].map(([from, to]) => model.load(from, to)); }",
+        record.finish(400),
+    )
+    assert loads == pytest.approx([0, 1])
 
 
 def test_loops_of_several_threads_have_loads_of_their_own(functions: "Page") -> None:

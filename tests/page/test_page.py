@@ -1,6 +1,9 @@
 """The page of a trace in a real browser: what it shows, how it is used by mouse and keyboard, and that nothing leaves it."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,6 +78,26 @@ def test_the_introduction_is_two_lanes_that_overlap(show: Show) -> None:
     assert page.locator("#facts").inner_text().startswith("2.00 s · 2 tasks")
     assert "up to 2 at once" in page.locator("#summary").inner_text()
     assert page.title() == "introduction.py — trace by whilst"
+
+
+def test_a_trace_by_the_command_is_the_same_picture(show: Show, tmp_path: Path) -> None:
+    """The example itself: the first second has both fetches asleep, the second one of them."""
+    out = tmp_path / "trace.html"
+    example = Path(__file__).parents[2] / "examples" / "introduction.py"
+    subprocess.run([sys.executable, "-m", "whilst", "--trace", out, example], check=True, timeout=60)
+    page = show(out)
+    lanes = page.locator("#tree .row", has=page.get_by_text("simulated_fetch", exact=True))
+    assert lanes.count() == 2
+    rows = [int(lanes.nth(index).get_attribute("data-row") or "") for index in range(2)]
+    # Python has started before, which takes its time.
+    _, end = span(page)
+    assert [colour(page, row, end - 1_500_000) for row in rows] == ["sleep", "sleep"]
+    assert [colour(page, row, end - 500_000) for row in rows] == ["sleep", ""]
+    lanes.nth(1).click()
+    story = page.locator("#story").inner_text()
+    assert "await asyncio.sleep(delay)" in story
+    assert "slept 1.0" in story
+    assert "introduction.py" in story
 
 
 def test_a_click_tells_the_story_with_its_source_line(show: Show) -> None:
@@ -350,12 +373,12 @@ def test_what_was_dropped_is_said(show: Show) -> None:
 
 def test_time_of_which_events_were_dropped_does_not_look_busy(show: Show) -> None:
     """The loop polled then too, but that is what was dropped."""
-    record = records.Record(dropped=10)
+    record = records.Record(dropped=10, utilisation=0.125)
     task = record.task("old", 0, 1000)
     record.run(task, 800, 900)
     record.poll(900, 1000)
     page = show(record.finish(1000))
-    assert "50" in page.locator("#tree .row", has_text="Loop busy").inner_text()
+    assert "13\u00a0%" in page.locator("#tree .row", has_text="Loop busy").inner_text()
     assert "What is shown begins after 800" in page.locator("#notice").inner_text()
 
 
@@ -381,7 +404,7 @@ def test_text_of_the_program_stays_text(show: Show, text: str) -> None:
     page.locator("#tree [data-task='0']").click()
     heading = page.evaluate("document.querySelector('#story h2').textContent")
     assert heading.encode("utf-16", "replace") == shown.encode("utf-16", "replace")
-    page.mouse.move(*lane_point(page, row_of(page, "Slow callbacks"), 950))
+    page.mouse.move(*lane_point(page, row_of(page, "Callbacks"), 950))
     assert page.locator("img").count() == 0
     assert page.title() != "owned"
     assert page.locator("script").count() == 1  # the record's element is removed when it has been read

@@ -50,6 +50,22 @@ SERVER = """
 """
 
 
+TWO_LOOPS = """
+    import asyncio, threading
+
+    async def wait(name):
+        asyncio.current_task().set_name(name)
+        if name.endswith("main thread"):
+            threading.Thread(target=asyncio.run, args=(wait("in another thread"),), name="another", daemon=True).start()
+        else:
+            print(0, flush=True)
+        while True:
+            await asyncio.sleep(0.1)
+
+    asyncio.run(wait("in the main thread"))
+"""
+
+
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """With a folder of the test's own for the sockets of control, and a terminal that pyte is like."""
     dropped = ("NO_COLOR", "WHILST_CONTROL", "COLUMNS", "LINES", "LC_ALL", "LANG")
@@ -108,10 +124,12 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(folder: Path, tasks: int = 0, env: dict[str, str] | None = None) -> Iterator[Program]:
+def running(
+    folder: Path, tasks: int = 0, env: dict[str, str] | None = None, source: str = SERVER
+) -> Iterator[Program]:
     """The server, under the command and in *folder*, with so many tasks that are parked, until the block ends."""
     file = folder / "server.py"
-    file.write_text(textwrap.dedent(SERVER))
+    file.write_text(textwrap.dedent(source))
     command = [sys.executable, "-m", "whilst", str(file), str(tasks)]
     if env is None:
         env = environment(folder, WHILST_CONTROL="1")

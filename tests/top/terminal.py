@@ -34,15 +34,10 @@ class Terminal:
         self.received = b""
         self._own, its = pty.openpty()
         _set_size(its, columns, height)
+        # What a session's leader opens first becomes its terminal (tty(4)): Ctrl-C and changes of size are signals then.
+        opened = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(its), *command]
         self.process = subprocess.Popen(
-            command,
-            stdin=its,
-            stdout=its,
-            stderr=its,
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
+            opened, stdin=its, stdout=its, stderr=its, env=env, cwd=cwd, start_new_session=True
         )
         os.close(its)
 
@@ -124,8 +119,3 @@ class Terminal:
 
 def _set_size(descriptor: int, columns: int, height: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", height, columns, 0, 0))
-
-
-def _take_terminal() -> None:
-    # The session's own terminal: Ctrl-C and changes of size become signals.
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,21 +1,22 @@
 """`whilst top` as a user has it: in a terminal, looking into real programs that are loaded, held, that end or do not allow it."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Program, environment, line_of, running
+from programs import TWO_LOOPS, Program, environment, line_of, running
 from terminal import SECONDS, Terminal
+from whilst import _control
 
 TOP = [sys.executable, "-m", "whilst", "top"]
-
-pytestmark = pytest.mark.usefixtures("driver")
 
 
 @pytest.fixture
@@ -46,6 +47,31 @@ def printed(folder: Path, *arguments: object, **more: str) -> "subprocess.Comple
     )
 
 
+# Without a PID programs are looked for in /tmp, too, and there may be some that these tests know nothing of.
+HERE = [
+    sys.executable,
+    "-c",
+    "import sys; from whilst import _control, _top; folder = _control.folder(); _control.folders = lambda uid=None: [folder];"
+    "sys.exit(_top.main(sys.argv[1:]))",
+]
+
+
+def top_here(folder: Path) -> Terminal:
+    return Terminal(HERE, environment(folder), cwd=str(folder))
+
+
+def printed_here(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*HERE, *arguments],
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+@pytest.mark.usefixtures("driver")
 class TestOnATerminal:
     def test_a_loaded_server_is_readable_at_80_by_24(self, tmp_path: Path) -> None:
         with (
@@ -151,6 +177,7 @@ class TestOnATerminal:
             terminal.shows("▾ lock", "  parked ")
             terminal.send("\x1b[6~\x1b[6~")
             terminal.until(lambda text: "5,000 ×" not in text)
+            # Home as terminals send it that are not in the mode which curses asks for.
             terminal.send("\x1b[H")
             terminal.shows("▾ lock")
             terminal.send("\x1b[B\r")
@@ -159,11 +186,23 @@ class TestOnATerminal:
             terminal.send("\x1b")
             terminal.until(lambda text: "waits for" not in text and "▸ lock" in text)
             # A task that was not on the screen, among five thousand.
-            terminal.send("/parked 4711\r")
-            text = terminal.shows("filter: parked 4711", "parked 4711    parked")
+            terminal.send("\x1b/parked 4711\r")
+            text = terminal.shows("filter: parked 4711", "parked 4711  parked")
             assert "ticker" not in text and "parked 4712" not in text
             terminal.send("\x1b")
             terminal.shows("ticker")
+
+    def test_a_program_with_two_loops(self, tmp_path: Path) -> None:
+        with (
+            running(tmp_path, source=TWO_LOOPS) as program,
+            top(tmp_path, program.pid, columns=120) as terminal,
+        ):
+            terminal.shows("loop 1 of 2 (MainThread)", "in the main thread")
+            terminal.send("l")
+            terminal.shows("loop 2 of 2 (another)", "in another thread")
+            terminal.until(lambda text: re.search(r"^/s +iterations \d", text, re.M))
+            terminal.send("l")
+            terminal.shows("loop 1 of 2", "in the main thread")
 
     def test_pausing(self, tmp_path: Path, program: Program) -> None:
         with top(tmp_path, program.pid, "--interval", "0.1") as terminal:
@@ -189,6 +228,17 @@ class TestOnATerminal:
             assert terminal.received.rindex(b"\x1b[?25h") > terminal.received.rindex(b"\x1b[?25l")
         assert program.process.poll() is None
 
+    def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was(
+        self, tmp_path: Path, program: Program
+    ) -> None:
+        with top(tmp_path, program.pid) as terminal:
+            terminal.shows("ticker")
+            terminal.process.terminate()
+            assert terminal.ends() == 128 + signal.SIGTERM
+            assert terminal.received.rindex(b"\x1b[?1049l") > terminal.received.rindex(b"\x1b[?1049h")
+
+
+class TestKindsOfTerminals:
     @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
     def test_terminals(self, tmp_path: Path, program: Program, term: str) -> None:
         with top(tmp_path, program.pid, TERM=term) as terminal:
@@ -227,11 +277,11 @@ class TestOnATerminal:
 
 class TestWithoutAPid:
     def test_a_single_program_is_taken(self, tmp_path: Path, program: Program) -> None:
-        with top(tmp_path) as terminal:
+        with top_here(tmp_path) as terminal:
             terminal.shows(f"pid {program.pid} ", "ticker")
 
     def test_one_of_several_is_chosen(self, tmp_path: Path, program: Program) -> None:
-        with running(tmp_path, tasks=77) as other, top(tmp_path) as terminal:
+        with running(tmp_path, tasks=77) as other, top_here(tmp_path) as terminal:
             terminal.shows("which program?", str(program.pid), str(other.pid), "Enter choose")
             first, second = sorted((program.pid, other.pid))
             assert "reverse" in terminal.styles(f"{first}  ")
@@ -240,25 +290,45 @@ class TestWithoutAPid:
             terminal.send("\r")
             terminal.shows(f"pid {second} ")
 
+    def test_one_of_several_is_chosen_without_a_screen(self, tmp_path: Path, program: Program) -> None:
+        with running(tmp_path) as other, Terminal(HERE, environment(tmp_path, TERM="dumb")) as terminal:
+            terminal.shows("cannot be drawn on", f"{program.pid}  ", f"{other.pid}  ", "\nPID:")
+            terminal.send(f"{other.pid}\n")
+            terminal.shows(f"pid {other.pid} ")
+
     def test_choosing_none(self, tmp_path: Path, program: Program) -> None:
-        with running(tmp_path), top(tmp_path) as terminal:
+        with running(tmp_path), top_here(tmp_path) as terminal:
             terminal.shows("which program?")
             terminal.send("q")
             assert terminal.ends() == 0
 
     def test_several_are_listed_where_there_is_no_terminal(self, tmp_path: Path, program: Program) -> None:
         with running(tmp_path, tasks=77) as other:
-            seen = printed(tmp_path)
+            seen = printed_here(tmp_path)
             assert (seen.returncode, seen.stderr) == (0, "")
             lines = seen.stdout.splitlines()
             assert lines[0].split() == ["PID", "UP", "TASKS", "PROGRAM"]
             assert {int(line.split()[0]) for line in lines[1:]} == {program.pid, other.pid}
             assert all("server.py" in line for line in lines[1:])
-            seen = printed(tmp_path, "--json")
+            seen = printed_here(tmp_path, "--json")
             assert seen.returncode == 1 and seen.stdout == "" and str(other.pid) in seen.stderr
 
+    def test_more_than_the_program_has_connections_for(self, tmp_path: Path, program: Program) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(_control.MOST_CLIENTS):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(SECONDS)
+                client.connect(str(tmp_path / "whilst" / f"{program.pid}.sock"))
+                client.sendall(b'{"ask": "snapshot", "tasks": 0}\n')
+                assert client.recv(1) == b"{"
+            seen = printed(tmp_path, program.pid)
+        assert seen.returncode == 1
+        assert seen.stderr == (
+            "whilst top: the program has closed the connection: it has ended, or too many look into it already\n"
+        )
+
     def test_there_is_none(self, tmp_path: Path) -> None:
-        seen = printed(tmp_path)
+        seen = printed_here(tmp_path)
         assert seen.returncode == 1
         assert seen.stderr == (
             "whilst top: no program can be looked into: start one with WHILST_CONTROL=1 in its environment\n"
@@ -266,6 +336,7 @@ class TestWithoutAPid:
 
 
 class TestPrinted:
+    @pytest.mark.usefixtures("driver")
     def test_json(self, tmp_path: Path) -> None:
         with running(tmp_path, tasks=5) as program, program.loaded(5):
             seen = printed(tmp_path, "--json", "--interval", "0.3", program.pid)

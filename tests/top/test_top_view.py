@@ -56,11 +56,8 @@ class TestText:
         assert harmless(hostile) == written
 
     def test_no_character_at_all_gets_through_that_is_a_control_or_a_format(self) -> None:
-        for number in range(0x110000):
-            for character in harmless(chr(number)):
-                assert unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"), hex(
-                    number
-                )
+        seen = set(map(unicodedata.category, harmless("".join(map(chr, range(0x110000))))))
+        assert not seen & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
     def test_widths(self) -> None:
         assert [width(text) for text in ("abc", "日本語", "e\u0301", "", "\uff46", "…")] == [3, 6, 1, 0, 2, 1]
@@ -333,13 +330,13 @@ class TestTheList:
             keys("s", choice, seen)
         assert choice.sort == "age"
         assert orders == {
-            "age": ["late", "Task-9", "Task-10", "5 ×"],
-            "count": ["late", "5 ×", "Task-9", "Task-10"],
+            "age": ["Task-9", "Task-10", "5 ×", "late"],
+            "count": ["5 ×", "late", "Task-9", "Task-10"],
             "name": ["5 ×", "late", "Task-9", "Task-10"],
-            "kind": ["late", "Task-9", "Task-10", "5 ×"],
+            "kind": ["Task-9", "late", "Task-10", "5 ×"],
         }
         keys("r", choice, seen)
-        assert "5 ×" in screen(seen, choice)[6] and "late" in screen(seen, choice)[9]
+        assert "late" in screen(seen, choice)[6] and "Task-9" in screen(seen, choice)[9]
 
     def test_ages_are_known_from_when_a_task_is_first_seen(self) -> None:
         pictures = Pictures()
@@ -416,7 +413,7 @@ class TestEverySize:
             Choice(filter="日" * 50),
             Choice(typing=True, trouble="x" * 300),
         ):
-            for columns in (*range(1, 30), 40, 79, 80, 81, 132, 250):
+            for columns in (*range(1, 12), 17, 26, 27, 33, 40, 79, 80, 81, 132, 250):
                 for height in (*range(1, 14), 24, 60):
                     drawn = lines(seen, choice, columns, height)
                     assert len(drawn) <= height

@@ -409,6 +409,46 @@ def test_a_fork_while_the_loop_runs_and_a_loop_in_the_child(program: Program) ->
     assert {record["slow_task"] for record in ran.slow} == {"parent", "child"} or sys.version_info < (3, 12)
 
 
+def test_nobody_is_warned_of_a_thread_at_a_fork(program: Program) -> None:
+    """From 3.12 on CPython warns where /proc/self/stat counts more than one."""
+    ran = program.run(
+        """
+        import os
+        async def main():
+            await asyncio.sleep(0.01)
+            time.sleep(0.3)
+            for _ in range(3):
+                if not (child := os.fork()):
+                    os._exit(0)
+                os.waitpid(child, 0)
+                await asyncio.sleep(0.01)
+            before = len(os.listdir("/proc/self/task"))
+            time.sleep(0.3)  # here
+            print(before)
+        whilst.run(main())
+        """,
+        "-W",
+        "error",
+    )
+    assert ran.stdout == "2\n", ran.stderr
+    assert [record["slow_line"] for record in ran.warnings][1:] == [program.line_of("# here")]
+    assert "Warning" not in ran.stderr
+
+
+def test_signals_that_the_program_blocks_stay_blocked(program: Program) -> None:
+    ran = program.run("""
+        import os, signal
+        async def main():
+            await asyncio.sleep(0.01)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0.05)
+            print(signal.sigtimedwait({signal.SIGUSR1}, 10).si_signo)
+        whilst.run(main())
+        """)
+    assert ran.stdout == "10\n", ran.stderr
+
+
 def test_a_stopped_process_is_not_slow(program: Program) -> None:
     ran = program.run(
         """

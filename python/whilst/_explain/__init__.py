@@ -23,9 +23,10 @@ _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 #: What the program or its user has said: on, off, or nothing, which is on in debug mode.
 _asked: bool | None = {"0": False, "1": True}.get(os.environ.get("WHILST_EXPLAIN", ""))
-#: How many loops run in debug mode, and whether one has run at all.
+#: How many loops run in debug mode.
 _debugging = 0
-_has_run = False
+#: Whether a loop has run at all.
+has_run = False
 _restore_warning: Any = None
 _lock = threading.Lock()
 
@@ -58,22 +59,20 @@ def is_on() -> bool:
 
 
 def loop_begins(debug: bool) -> None:
-    """A loop begins to run."""
-    global _debugging, _has_run
-    if debug or not _has_run:
-        with _lock:
-            _has_run = True
-            _debugging += debug
-            _settle()
+    """A loop begins to run, the first or one in debug mode; of others this need not be told."""
+    global _debugging, has_run
+    with _lock:
+        has_run = True
+        _debugging += debug
+        _settle()
 
 
-def loop_ends(debug: bool) -> None:
-    """A loop, of which `loop_begins` was told the same, runs no more."""
+def loop_ends() -> None:
+    """A loop that ran in debug mode runs no more, or is in debug mode no more."""
     global _debugging
-    if debug:
-        with _lock:
-            _debugging -= 1
-            _settle()
+    with _lock:
+        _debugging -= 1
+        _settle()
 
 
 def look_at(exception: BaseException, debug: bool = False) -> None:
@@ -110,7 +109,7 @@ def _settle() -> None:
     if _restore_warning is None:
         _restore_warning = _explain_warnings()
     # Before there is a loop exceptions are looked at where they end the program.
-    if _has_run:
+    if has_run:
         from whilst._explain import raised
 
         raised.begin()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from whilst._explain import is_programs
 from whilst._explain.mistakes import Hint, short
-from whilst._explain.place import UNKNOWN, Place, span_of
+from whilst._explain.place import UNKNOWN, Place, is_a, span_of
 from whilst._explain.rewriting import Rewriting
 from whilst._explain.using import context_expressions, not_awaited
-from whilst._explain.values import AWAITABLES, is_coroutine_function, is_surely, kind_of, may_be
+from whilst._explain.values import AWAITABLES, code_of, is_coroutine_function, is_surely, kind_of, may_be
 
 if TYPE_CHECKING:
     import re
@@ -70,9 +70,9 @@ def await_of(exception: BaseException, place: Place, match: re.Match[str]) -> Hi
 
 def _takes_nothing(function: Any, is_method: bool) -> bool:
     """Whether a coroutine function can be called without arguments."""
-    if isinstance(function, functools.partial):
+    if is_a(function, functools.partial):
         return False
-    is_method = is_method or isinstance(function, types.MethodType)
+    is_method = is_method or is_a(function, types.MethodType)
     function = getattr(function, "__func__", function)
     code = function.__code__
     needed = code.co_argcount - len(function.__defaults__ or ()) - is_method
@@ -136,30 +136,31 @@ def _function_of(place: Place, node: ast.expr) -> Any:
     if value is UNKNOWN and isinstance(node, ast.Attribute):
         # A method in C of an object that is known.
         owner = place.value(node.value)
-        if owner is not UNKNOWN and not isinstance(owner, (type, types.ModuleType)):
+        if owner is not UNKNOWN and not is_a(owner, (type, types.ModuleType)):
             value = inspect.getattr_static(type(owner), node.attr, UNKNOWN)
     kinds = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodDescriptorType)
-    return value if isinstance(value, kinds) else UNKNOWN
+    return value if is_a(value, kinds) else UNKNOWN
 
 
 def _code_flags(function: Any) -> int:
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    code = code_of(function)
     return code.co_flags if code is not None else 0
 
 
 def _is_never_asynchronous(place: Place, node: ast.expr, function: Any) -> bool:
     """Whether this expression names, whenever it is run, a function that never gives anything to be awaited."""
+    is_local = isinstance(node, ast.Name) and place.is_local(node.id)
     if any(function is one for one in _NEVER_ASYNCHRONOUS):
-        return True
+        return not is_local
     function = getattr(function, "__func__", function)
-    if not isinstance(function, types.FunctionType):
+    if not is_a(function, types.FunctionType):
         return False
     if isinstance(node, ast.Name):
-        is_fixed = node.id not in place.frame.f_locals or place.frame.f_locals is place.frame.f_globals
+        is_fixed = not is_local
     elif isinstance(node, ast.Attribute):
         # A method may be another one in another class, but not where both are the standard library's.
         owner = place.value(node.value)
-        is_fixed = isinstance(owner, types.ModuleType) or not is_programs(function.__code__.co_filename)
+        is_fixed = is_a(owner, types.ModuleType) or not is_programs(function.__code__.co_filename)
     else:
         is_fixed = False
     return is_fixed and _returns_plain_values(function)
@@ -210,16 +211,20 @@ def awaited_twice(_exception: BaseException, place: Place, match: re.Match[str])
     if node is None or tree is None:
         return None
     value, source = place.value(node.value), short(tree.source(node.value))
-    before = "is being awaited elsewhere" if "being" in match.string else "was awaited before"
-    if place.is_innermost and isinstance(value, types.CoroutineType):
+    before = (
+        "is being awaited elsewhere"
+        if "being" in match.string
+        else "has been awaited, run as a task or closed before"
+    )
+    if place.is_innermost and is_a(value, types.CoroutineType):
         return Hint(
-            f"`{source}` {before}, and a coroutine runs once: keep what the first `await` gave, or make a task of it "
+            f"`{source}` {before}, and a coroutine runs once: keep what the first `await` gave, or make a task of it at first "
             f"(`asyncio.create_task({source})`), which can be awaited as often as one likes"
         )
     if place.is_innermost and isinstance(node.value, ast.Call):
         function = place.value(node.value.func)
         # What holds a coroutine instead of its result.
-        if isinstance(function, functools._lru_cache_wrapper) and is_coroutine_function(function.__wrapped__):
+        if is_a(function, functools._lru_cache_wrapper) and is_coroutine_function(function.__wrapped__):
             name = short(tree.source(node.value.func))
             return Hint(
                 f"`{name}` keeps the coroutine of its first call, which was awaited before, and not what that gave: "
@@ -307,7 +312,8 @@ def plain_for(_exception: BaseException, place: Place, match: re.Match[str]) -> 
     if isinstance(loop, ast.comprehension):
         line, column, _, _ = span_of(loop.target)
         before = tree.lines[line - 1][:column].rstrip()
-        if not before.endswith(b"for"):
+        # What takes a generator does not take an asynchronous one.
+        if not before.endswith(b"for") or isinstance(tree.parents.get(loop), ast.GeneratorExp):
             return Hint(reason)
         rewriting.insert(line, len(before) - len("for"), "async ")
         return Hint(reason, rewriting.line(loop.iter))
@@ -326,7 +332,7 @@ def _collected(place: Place) -> Hint | None:
     if value is UNKNOWN and isinstance(argument, ast.Call):
         is_generator = bool(_code_flags(place.value(argument.func)) & inspect.CO_ASYNC_GENERATOR)
     else:
-        is_generator = isinstance(value, types.AsyncGeneratorType)
+        is_generator = is_a(value, types.AsyncGeneratorType)
     if not is_generator:
         return None
     source = tree.source(argument)
@@ -406,13 +412,13 @@ def _class_of(place: Place, node: ast.expr, name: str) -> type | None:
         return type(value) if type(value).__name__ == last else None
     if isinstance(node, ast.Call):
         function = place.value(node.func)
-        if isinstance(function, type):
+        if is_a(function, type):
             return function if function.__name__ == last else None
         # One of the same file's, by `asyncio.timeout()` and its like.
-        if isinstance(function, types.FunctionType) and isinstance(
-            found := function.__globals__.get(last), type
-        ):
-            return found
+        if is_a(function, types.FunctionType):
+            found = function.__globals__.get(last)
+            if isinstance(found, type):
+                return found
     # Classes of C's are called by their module, too, if that is not builtins.
     found = getattr(sys.modules.get(name.rpartition(".")[0] or "builtins"), last, None)
     return found if isinstance(found, type) else None

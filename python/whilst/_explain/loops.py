@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from whilst._explain.mistakes import Hint, short
 from whilst._explain.rewriting import Rewriting
+from whilst._explain.values import is_coroutine_function
 
 if TYPE_CHECKING:
     import re
@@ -35,7 +36,11 @@ def run_inside(_exception: BaseException, place: Place, _match: re.Match[str]) -
     ):
         return Hint(reason)
     rewriting = Rewriting(tree)
-    rewriting.await_in_place_of(node, node.args[0])
+    (argument, *_) = node.args
+    if is_coroutine_function(place.value(argument)):
+        # Not called either.
+        return Hint(reason)
+    rewriting.await_in_place_of(node, argument)
     return Hint(reason, rewriting.line(node))
 
 

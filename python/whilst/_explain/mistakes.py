@@ -106,6 +106,7 @@ def _table() -> list[tuple[type[BaseException], re.Pattern[str], Explainer]]:
             r"^(?:Object of type|Type is not JSON serializable:) (?P<type>coroutine|Task|Future)",
             using.operand,
         ),
+        (RuntimeError, r"^await wasn't used with future", using.iterated_future),
         (RuntimeError, r"^cannot reuse already awaited coroutine", awaiting.awaited_twice),
         (RuntimeError, r"^coroutine is being awaited already", awaiting.awaited_twice),
         (RuntimeError, r"^asyncio\.run\(\) cannot be called from a running event loop", loops.run_inside),

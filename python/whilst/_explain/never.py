@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import inspect
 import linecache
 import os
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from whilst._explain import is_library, is_programs
 from whilst._explain.mistakes import Hint, short
-from whilst._explain.place import UNKNOWN, Place
+from whilst._explain.place import Place
 from whilst._explain.place import tree_of as _tree_of
 from whilst._explain.rewriting import Rewriting
+from whilst._explain.values import code_of
 
 if TYPE_CHECKING:
     from types import CodeType, CoroutineType, FrameType, ModuleType
@@ -41,11 +43,12 @@ def message_of(coroutine: CoroutineType[Any, Any, Any], frame: FrameType | None)
         ]
         made = "".join(traceback.format_list(entries)).rstrip()
         message.append(f"Coroutine created at (most recent call last)\n{made}")
-    try:
-        hint = _dropped_at_once(coroutine, Place(frame, frame.f_lasti)) if frame is not None else None
-        hint = hint or _made_elsewhere(coroutine)
-    except Exception:
-        hint = None
+    hint = None
+    # Not while the program itself parses: see `place.tree_of`.
+    if frame is None or frame.f_code.co_filename != ast.__file__:
+        with contextlib.suppress(Exception):
+            hint = _dropped_at_once(coroutine, Place(frame, frame.f_lasti)) if frame is not None else None
+            hint = hint or _made_elsewhere(coroutine)
     if hint is not None:
         message.append(f"whilst: {hint}")
     return "\n".join(message)
@@ -60,7 +63,7 @@ def _dropped_at_once(coroutine: CoroutineType[Any, Any, Any], place: Place) -> H
         call
         for call in _bare_calls(tree)
         if call.lineno <= line <= (call.end_lineno or line)
-        and _code_of(place.value(call.func)) is coroutine.cr_code
+        and code_of(place.value(call.func)) is coroutine.cr_code
     ]
     if len(calls) != 1:
         return None
@@ -145,12 +148,6 @@ def _shown(filename: str) -> str:
     return filename if relative.startswith("..") else relative
 
 
-def _code_of(value: Any) -> Any:
-    if value is UNKNOWN:
-        return None
-    return getattr(getattr(value, "__func__", value), "__code__", None)
-
-
 @lru_cache(maxsize=64)
 def _only_call_of(code: CodeType) -> tuple[str, str] | None:
     """Where a module's function is called, and the call, if the program's own modules mention it nowhere else."""
@@ -161,7 +158,7 @@ def _only_call_of(code: CodeType) -> tuple[str, str] | None:
     if len(modules) > _MODULES:
         return None
     for module in modules:
-        names = {name for name, value in list(vars(module).items()) if _code_of(value) is code}
+        names = {name for name, value in list(vars(module).items()) if code_of(value) is code}
         lines = linecache.getlines(module.__file__ or "", vars(module))
         tree = _tree_of("".join(lines)) if lines else None
         if tree is None:

@@ -7,6 +7,8 @@ import inspect
 import linecache
 import opcode
 import os
+import re
+import sys
 import threading
 import types
 from functools import lru_cache
@@ -30,6 +32,11 @@ _OF_THREADS = (os.path.join("concurrent", "futures", "thread.py"), f"{os.sep}thr
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
+    """Like `isinstance`, by the type alone: what a stand-in says of itself (`__class__`) may be code of the program's."""
+    return issubclass(type(value), kinds)
 
 
 class Place:
@@ -112,6 +119,9 @@ class Place:
         """Return the source file as a tree, or None if it is not there."""
         if self._tree is None:
             lines = linecache.getlines(self.code.co_filename, self.frame.f_globals)
+            if not lines and sys.version_info >= (3, 14):
+                # Of code that was typed or given with ``-c``.
+                lines = linecache._getlines_from_code(self.code)  # type: ignore[attr-defined]
             if lines:
                 self._tree = tree_of("".join(lines))
         return self._tree
@@ -155,6 +165,10 @@ class Place:
                 return False
         used = _names_in(node)
         return used <= _names_of(self.code)
+
+    def is_local(self, name: str) -> bool:
+        """Whether a name is a function's own, so that it stands for this now and for that later."""
+        return name in self.code.co_varnames or name in self.code.co_cellvars or name in self.code.co_freevars
 
     def value(self, node: ast.AST) -> Any:
         """Return what an expression stands for now, or `UNKNOWN` where finding out would run code or might be wrong.
@@ -210,7 +224,7 @@ def _names_of(code: CodeType) -> frozenset[str]:
 def _plain_attribute(owner: Any, name: str) -> Any:
     """Return an attribute that is had without running code: a module's, an instance's own, or a function of its class."""
     kind = type(owner)
-    if isinstance(owner, types.ModuleType):
+    if is_a(owner, types.ModuleType):
         return vars(owner).get(name, UNKNOWN)
     if kind.__getattribute__ not in _PLAIN:
         return UNKNOWN
@@ -218,16 +232,14 @@ def _plain_attribute(owner: Any, name: str) -> Any:
         found = inspect.getattr_static(owner, name)
     except AttributeError:
         return UNKNOWN
-    if isinstance(found, (staticmethod, classmethod)):
+    if is_a(found, (staticmethod, classmethod)):
         return found.__func__
-    if isinstance(found, types.MemberDescriptorType) and not isinstance(owner, type):
+    if is_a(found, types.MemberDescriptorType) and not is_a(owner, type):
         try:
             return found.__get__(owner)
         except AttributeError:
             return UNKNOWN
-    if hasattr(type(found), "__get__") and not isinstance(
-        found, (types.FunctionType, types.MethodType, type)
-    ):
+    if hasattr(type(found), "__get__") and not is_a(found, (types.FunctionType, types.MethodType, type)):
         return UNKNOWN
     return found
 
@@ -272,7 +284,7 @@ class Tree:
         if not isinstance(node, ast.expr):
             return True
         try:
-            again = ast.parse(f"(\n{self.source(node)}\n)", mode="eval").body
+            again: Any = ast.parse(f"(\n{self.source(node)}\n)", mode="eval").body
         except SyntaxError:
             return isinstance(node, (ast.Starred, ast.NamedExpr))
         return _dump(again) == _dump(node)
@@ -304,7 +316,8 @@ class Tree:
 
 
 def _dump(node: ast.AST) -> str:
-    return ast.dump(node).replace("ctx=Store()", "ctx=Load()").replace("ctx=Del()", "ctx=Load()")
+    # Newer Pythons leave out what is the usual context.
+    return re.sub(r"(, )?ctx=\w+\(\)", "", ast.dump(node))
 
 
 def span_of(node: Any) -> Span:
@@ -312,8 +325,23 @@ def span_of(node: Any) -> Span:
     return (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
 
 
-@lru_cache(maxsize=32)
+#: Held while a source is parsed. Up to 3.11.7 and 3.12.1 (gh-106905) `ast.parse` fails if another call of it comes in between,
+#: and the garbage collector, which may begin in it, comes to coroutines that nobody has awaited.
+_parsing = threading.Lock()
+
+
 def tree_of(source: str) -> Tree | None:
+    """Return the tree of a file's source, or None if it cannot be had."""
+    if not _parsing.acquire(blocking=False):
+        return None
+    try:
+        return _parse(source)
+    finally:
+        _parsing.release()
+
+
+@lru_cache(maxsize=32)
+def _parse(source: str) -> Tree | None:
     try:
         return Tree(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

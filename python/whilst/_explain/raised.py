@@ -9,8 +9,10 @@ end the program.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from whilst._explain import is_programs
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
 #: The tools' numbers that nobody is meant to have (`sys.monitoring` names 0, 1, 2 and 5).
 _NUMBERS = (4, 3)
 
-#: What the mistakes end in.
-KINDS = frozenset({AttributeError, TypeError, RuntimeError, ValueError})
+#: What the mistakes end in while a loop runs.
+_KINDS = frozenset({AttributeError, TypeError, RuntimeError})
 
-#: What is in the messages of all of them: a first look at exceptions of which most are something else.
-_LOOKS_ALIKE = re.compile(r"coroutine|Task|Future|await|async|event loop|different loop|context manager")
+#: What is in the messages of all of them but `AttributeError`: a first look at exceptions of which most are something else.
+_LOOKS_ALIKE = re.compile(
+    r"coroutine|Task|Future|await|async|event loop|different loop|context manager"
+).search
+
+_AWAITABLES = (CoroutineType, asyncio.Future)
 
 _undo: list[Any] = []
 
@@ -47,18 +53,24 @@ def end() -> None:
         _undo.pop()()
 
 
-def is_suspect(exception: BaseException) -> bool:
+def _is_suspect(exception: BaseException) -> bool:
+    """Whether an exception of one of these kinds may be one of these mistakes."""
+    if type(exception) is AttributeError:
+        # By its type, as asking what a stand-in says of itself would run code of the program.
+        return issubclass(type(exception.obj), _AWAITABLES)
+    arguments = exception.args
+    return bool(arguments) and type(arguments[0]) is str and _LOOKS_ALIKE(arguments[0]) is not None
+
+
+def _is_suspect_behind(exception: BaseException | None) -> bool:
     """Whether an exception, or one that it was raised in the handling of, may be one of these mistakes."""
-    one: BaseException | None = exception
     # Such a chain may be a circle.
-    for _ in range(16):
-        if one is None:
+    for _ in range(8):
+        if exception is None:
             return False
-        if type(one) in KINDS and one.args:
-            message = one.args[0]
-            if type(message) is str and _LOOKS_ALIKE.search(message) is not None:
-                return True
-        one = one.__cause__ or one.__context__
+        if type(exception) in _KINDS and _is_suspect(exception):
+            return True
+        exception = exception.__context__
     return False
 
 
@@ -85,15 +97,16 @@ if sys.version_info >= (3, 12):
         return True
 
     def _left(code: CodeType, _offset: int, exception: BaseException) -> None:
-        """Called for each function that an exception leaves. Must not raise."""
-        if type(exception) not in KINDS and exception.__context__ is None:
+        """Called for each function that an exception leaves. Must not raise, and be quick: most exceptions are something else."""
+        kind = type(exception)
+        if (kind not in _KINDS or not _is_suspect(exception)) and (
+            exception.__context__ is None or not _is_suspect_behind(exception.__context__)
+        ):
             return
-        if not is_programs(code.co_filename) or not is_suspect(exception):
+        traceback = exception.__traceback__
+        if traceback is None or not is_programs(code.co_filename):
             return
         # Further out nothing more is to be learnt.
-        traceback = exception.__traceback__
-        if traceback is None:
-            return
         frame = traceback.tb_frame
         while (traceback := traceback.tb_next) is not None:
             if traceback.tb_frame is not frame and is_programs(traceback.tb_frame.f_code.co_filename):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import difflib
 from typing import TYPE_CHECKING, Any
 
 from whilst._explain.mistakes import Hint, short
-from whilst._explain.place import UNKNOWN
+from whilst._explain.place import UNKNOWN, is_a
 from whilst._explain.rewriting import Rewriting
-from whilst._explain.values import AWAITABLES, is_coroutine_function, is_surely, kind_of, may_be
+from whilst._explain.values import AWAITABLES, code_of, is_surely, kind_of, may_be
 
 if TYPE_CHECKING:
     import re
@@ -82,6 +83,10 @@ _OF_TASKS_ONLY = frozenset(
 )
 
 
+#: Builtin functions that complain of their argument, and not of what is in it.
+_OF_ONE = (len, int, float, abs, iter, list, tuple, set, dict, next, bytes, round)
+
+
 def attribute(exception: AttributeError, place: Place, _match: re.Match[str]) -> Hint | None:
     """``request.form.get``, where `form` is a coroutine."""
     node = place.node(ast.Attribute)
@@ -99,6 +104,9 @@ def attribute(exception: AttributeError, place: Place, _match: re.Match[str]) ->
         return None
     known = _result_of(owner)
     if known is not UNKNOWN and not hasattr(type(known), name) and name not in getattr(known, "__dict__", ()):
+        return None
+    if getattr(owner, "_asyncio_future_blocking", False):
+        # A loop or an unpacking has gone through it, which gives the future itself: that was to be awaited.
         return None
     if value is UNKNOWN and not isinstance(
         node.value, (ast.Call, ast.Attribute, ast.Subscript, ast.NamedExpr)
@@ -142,6 +150,28 @@ def operand(_exception: BaseException, place: Place, match: re.Match[str]) -> Hi
     if len(chosen) != 1:
         return None
     return not_awaited(place, chosen[0], AWAITABLES[names[0]], place.value(chosen[0]))
+
+
+def iterated_future(_exception: BaseException, place: Place, _match: re.Match[str]) -> Hint | None:
+    """``first, second = asyncio.gather(…)``: a future that is iterated over gives itself, once."""
+    tree = place.tree()
+    if tree is None or not place.is_innermost:
+        return None
+    chosen: Any = None
+    if place.operation.startswith("UNPACK"):
+        node = place.node(ast.Tuple, ast.List)
+        parent = tree.parents.get(node) if node is not None else None
+        chosen = parent.value if isinstance(parent, ast.Assign) else None
+    elif place.operation == "FOR_ITER":
+        node = place.node(ast.For) or place.node(ast.expr)
+        parent = node if isinstance(node, ast.For) else tree.parents.get(node) if node is not None else None
+        chosen = (
+            parent.iter if isinstance(parent, ast.For) and (node is parent or parent.iter is node) else None
+        )
+    names = [name for name in AWAITABLES if name != "coroutine"]
+    if chosen is None or not is_surely(place, chosen, names):
+        return None
+    return not_awaited(place, chosen, "a future", place.value(chosen))
 
 
 def _operands(place: Place, match: re.Match[str]) -> tuple[list[ast.expr], bool]:
@@ -218,20 +248,7 @@ def _operands_of_call(place: Place, match: re.Match[str]) -> tuple[list[ast.expr
         return arguments, True
     # Of a builtin function with one argument it is plain which was wrong, of others only if it is known what they are.
     function = place.value(node.func)
-    is_plain = len(arguments) == 1 and function in (
-        len,
-        int,
-        float,
-        abs,
-        iter,
-        list,
-        tuple,
-        set,
-        dict,
-        next,
-        bytes,
-        round,
-    )
+    is_plain = len(arguments) == 1 and any(function is one for one in _OF_ONE)
     return arguments, not is_plain
 
 
@@ -253,7 +270,7 @@ def context_expressions(place: Place, *kinds: type[ast.With | ast.AsyncWith]) ->
 def not_awaited(place: Place, node: ast.expr, what: str, value: Any) -> Hint | None:
     """Say that an expression has to be awaited before it is used."""
     tree = place.tree()
-    if tree is None or isinstance(node, ast.Await):
+    if tree is None or isinstance(node, ast.Await) or _is_current(value):
         return None
     if (parameter := _parameter(place, node)) is not None and value is not UNKNOWN:
         return _passed_without(place, parameter, what, value)
@@ -274,6 +291,17 @@ def not_awaited(place: Place, node: ast.expr, what: str, value: Any) -> Hint | N
     # What is awaited now may be asynchronous itself.
     remark = ", with another `await` in front if what that gives is to be awaited as well"
     return Hint(reason, rewriting.expression(outer), remark)
+
+
+def _is_current(value: Any) -> bool:
+    """Whether this is the task that runs, which cannot await itself."""
+    if not is_a(value, asyncio.Task):
+        return False
+    if value.done():
+        # Looked at after its end it is the one that has failed.
+        return not value.cancelled() and value._exception is not None
+    loop = asyncio._get_running_loop()
+    return loop is not None and asyncio.current_task(loop) is value
 
 
 def _parameter(place: Place, node: ast.expr) -> str | None:
@@ -320,11 +348,7 @@ def _gives(place: Place, node: ast.expr, value: Any) -> bool:
     code = getattr(value, "cr_code", None)
     if not isinstance(node, ast.Call) or code is None:
         return False
-    function = place.value(node.func)
-    return (
-        is_coroutine_function(function)
-        and getattr(getattr(function, "__func__", function), "__code__", None) is code
-    )
+    return code_of(place.value(node.func)) is code
 
 
 def _is_in_async_function(tree: Tree, node: ast.AST) -> bool:

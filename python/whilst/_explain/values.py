@@ -9,7 +9,7 @@ import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
-from whilst._explain.place import UNKNOWN
+from whilst._explain.place import UNKNOWN, is_a
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,9 +23,11 @@ AWAITABLES = {
     "_asyncio.Task": "a task",
     "Future": "a future",
     "_asyncio.Future": "a future",
+    "_GatheringFuture": "a future",
 }
 
 _TASK_MAKERS = (asyncio.create_task, asyncio.ensure_future)
+_FUTURE_MAKERS = (asyncio.gather, asyncio.shield, asyncio.wrap_future)
 
 #: Expressions that may be a coroutine and can be awaited as they stand.
 _SIMPLE = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
@@ -33,11 +35,11 @@ _SIMPLE = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
 
 def kind_of(value: Any) -> str | None:
     """What a value is waited for as, in words; None if it is nothing to wait for."""
-    if isinstance(value, types.CoroutineType):
+    if is_a(value, types.CoroutineType):
         return "a coroutine"
-    if isinstance(value, asyncio.Task):
+    if is_a(value, asyncio.Task):
         return "a task"
-    if isinstance(value, asyncio.Future):
+    if is_a(value, asyncio.Future):
         return "a future"
     return None
 
@@ -60,7 +62,10 @@ def is_surely(place: Place, node: ast.expr, names: Collection[str]) -> bool:
             return False
         if is_coroutine_function(function):
             return "coroutine" in names
-        return function in _TASK_MAKERS and any("Task" in name for name in names)
+        makers: tuple[Any, ...] = _TASK_MAKERS if any("Task" in name for name in names) else ()
+        if any("Future" in name for name in names):
+            makers += _FUTURE_MAKERS
+        return any(function is maker for maker in makers)
     return False
 
 
@@ -73,12 +78,20 @@ def may_be(place: Place, node: ast.expr, names: Collection[str]) -> bool:
         return is_one_of(value, names)
     if isinstance(node, ast.Call):
         function = place.value(node.func)
-        return not isinstance(function, type) or issubclass(function, asyncio.Future)
+        return not is_a(function, type) or issubclass(function, asyncio.Future)
     return True
+
+
+def code_of(value: Any) -> types.CodeType | None:
+    """The code of a function or method in Python."""
+    if is_a(value, types.MethodType):
+        value = value.__func__
+    return value.__code__ if is_a(value, types.FunctionType) else None
 
 
 def is_coroutine_function(value: Any) -> bool:
     """Whether calling this gives a coroutine, by its own code."""
-    while isinstance(value, (functools.partial, types.MethodType)):
-        value = value.func if isinstance(value, functools.partial) else value.__func__
-    return isinstance(value, types.FunctionType) and bool(value.__code__.co_flags & inspect.CO_COROUTINE)
+    while is_a(value, functools.partial):
+        value = value.func
+    code = code_of(value)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)

@@ -14,6 +14,11 @@ def _before() -> None:
         loop._before_fork()
 
 
+def _after_in_parent() -> None:
+    for loop in running.loops():
+        loop._after_fork_in_parent()
+
+
 def _after_in_child() -> None:
     loops = running.loops()
     # From Python 3.12 on asyncio has done this already.
@@ -30,4 +35,4 @@ def _after_in_child() -> None:
 
 def register() -> None:
     """Have the loops of this process told from now on when it forks."""
-    os.register_at_fork(before=_before, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -10,7 +10,7 @@ from asyncio import coroutines, events, futures, tasks
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from whilst._explain import look_at, look_at_context, loop_begins, loop_ends
+from whilst import _explain
 from whilst._loop import forking, running
 from whilst._loop.processes import Processes
 from whilst._loop.signals import Signals
@@ -40,6 +40,9 @@ class Lifecycle(Signals, Processes):
 
     #: The loop's number in this process.
     _number: int
+
+    #: Mistakes are explained because this loop runs in debug mode.
+    _explains = False
 
     #: The process has forked while the loop ran, and this is the child.
     _task_left_behind = False
@@ -74,11 +77,13 @@ class Lifecycle(Signals, Processes):
             running.show()
         self._enter()
         hooks = sys.get_asyncgen_hooks()
-        debug = self.get_debug()
-        loop_begins(debug)
         try:
+            debug = self.get_debug()
+            if debug or not _explain.has_run:
+                _explain.loop_begins(debug)
+                self._explains = debug
             self._thread_id = threading.get_ident()
-            self._set_coroutine_origin_tracking(self.get_debug())
+            self._set_coroutine_origin_tracking(debug)
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
@@ -94,7 +99,9 @@ class Lifecycle(Signals, Processes):
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
-            loop_ends(debug)
+            if self._explains:
+                self._explains = False
+                _explain.loop_ends()
 
     def run_until_complete(self, future: Generator[Any, None, _T] | Awaitable[_T]) -> _T:
         """Run until a future, or a task made of a coroutine, is done. Return its result or raise its exception.
@@ -124,12 +131,12 @@ class Lifecycle(Signals, Processes):
         try:
             return task.result()
         except BaseException as error:
-            look_at(error, self.get_debug())
+            _explain.look_at(error, self.get_debug())
             raise
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Hand a failure to the loop's exception handler."""
-        super().call_exception_handler(look_at_context(context, self.get_debug()))
+        super().call_exception_handler(_explain.look_at_context(context, self.get_debug()))
 
     def close(self) -> None:
         """Close the loop: drop what is scheduled and shut the executor down, without waiting for it.
@@ -174,6 +181,17 @@ class Lifecycle(Signals, Processes):
         if self.is_running():
             self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
             self.call_soon_threadsafe(self._look_after_again)
+            self.call_soon_threadsafe(self._explain_in_debug_mode)
+
+    def _explain_in_debug_mode(self) -> None:
+        """Debug mode was turned on or off while the loop runs."""
+        debug = self.get_debug()
+        if self.is_running() and debug is not self._explains:
+            self._explains = debug
+            if debug:
+                _explain.loop_begins(debug)
+            else:
+                _explain.loop_ends()
 
 
 def give_way() -> None:

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import select
-import socket
 import time
 from typing import Any
 
@@ -29,12 +28,9 @@ class Client:
         """Raises :exc:`Unreachable`."""
         self.pid = pid
         self._received = bytearray()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(PATIENCE)
-            self._socket.connect(_control.address(pid))
+            self._socket = _control.connect(pid, _owner(pid), PATIENCE)
         except OSError as error:
-            self._socket.close()
             raise Unreachable(_why_not(pid, error)) from None
         self._socket.setblocking(False)
 
@@ -53,7 +49,7 @@ class Client:
             raise Ended from None
 
     def receive(self) -> dict[str, Any] | None:
-        """The next answer, or None where it is not all there yet. Raises :exc:`Ended`."""
+        """The next answer, or None where it is not all there yet. Raises :exc:`Ended` and :exc:`Unreachable`."""
         while b"\n" not in self._received:
             try:
                 data = self._socket.recv(1 << 18)
@@ -67,8 +63,8 @@ class Client:
         line, _, rest = self._received.partition(b"\n")
         self._received = rest
         answer = json.loads(line)
-        if not isinstance(answer, dict):
-            raise Unreachable(f"process {self.pid} answers in another language")
+        if not isinstance(answer, dict) or answer.get("protocol") != _control.PROTOCOL:
+            raise Unreachable(f"process {self.pid} answers as another version of whilst does")
         return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +77,14 @@ class Client:
         return answer
 
 
+def _owner(pid: int) -> int | None:
+    """Whose process it is, for root may look into anybody's; None where that cannot be known."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
 def _why_not(pid: int, error: OSError) -> str:
     """Why there is no connection to *pid*, in words."""
     try:
@@ -90,7 +94,7 @@ def _why_not(pid: int, error: OSError) -> str:
     except PermissionError:
         return f"process {pid} is another user's: only the user who runs it may look into it"
     if isinstance(error, PermissionError):
-        return f"no permission to connect to process {pid}: {_control.address(pid)}"
+        return f"no permission to connect to process {pid}: {_control.address(pid, _owner(pid))}"
     if error.errno == errno.EAGAIN or isinstance(error, TimeoutError):  # Nobody accepts.
         return f"process {pid} does not answer (waited for {PATIENCE:.0f} s)"
     variable = _environment(pid, b"WHILST_CONTROL")

@@ -1,6 +1,7 @@
 """The command line of ``whilst top``, and which way of showing it gets."""
 
 import argparse
+import io
 import json
 import locale
 import os
@@ -8,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     except Unreachable as error:
         return _fail(str(error))
     except Ended:
-        return _fail("the program has ended, or runs no event loop any more")
+        return _fail("the program has closed the connection: it has ended, or too many look into it already")
     except BrokenPipeError:
         # Whoever read this has enough. Python would complain when it flushes the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -85,7 +87,12 @@ def _seconds(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    locale.setlocale(locale.LC_ALL, "")
+    # For curses, and to know what the terminal can show. A locale that this system has not is no reason to stop.
+    with suppress(locale.Error):
+        locale.setlocale(locale.LC_ALL, "")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names may have any character in them.
+        sys.stdout.reconfigure(errors="backslashreplace")
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not options.plain and not options.json
     signs = UNICODE if _shows_unicode(on_terminal) else ASCII
     pid = options.pid

@@ -37,10 +37,17 @@ _NAMES: dict[int | str, str] = {
     curses.KEY_BACKSPACE: "backspace",
     "\x7f": "backspace",
     "\b": "backspace",
-    "\x1b": "escape",
     "\x03": "quit",
     "\x0c": "redraw",
 }
+
+# What terminals send for these keys behind an Escape, whether they are in the mode that curses asks for or not.
+_SEQUENCES = {
+    f"{kind}{key}": name
+    for kind in "[O"
+    for key, name in zip("ABHF", ("up", "down", "home", "end"), strict=True)
+}
+_SEQUENCES |= {"[5~": "page up", "[6~": "page down", "[1~": "home", "[4~": "end"}
 
 _COLOURS = {
     "good": curses.COLOR_GREEN,
@@ -76,7 +83,12 @@ class Screen:
             self._woken.setblocking(False)
             self._waker.setblocking(False)
             self._former_wakeup = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-            self._former_handler = signal.signal(signal.SIGWINCH, lambda *_: None)
+            self._former_handlers = {
+                signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda *_: None),
+                # By way of __exit__(), so that the terminal is left as it was.
+                signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+                signal.SIGHUP: signal.signal(signal.SIGHUP, _end),
+            }
         except BaseException:
             curses.endwin()
             raise
@@ -85,7 +97,8 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGWINCH, self._former_handler)
+        for number, handler in self._former_handlers.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._former_wakeup)
         self._woken.close()
         self._waker.close()
@@ -106,12 +119,19 @@ class Screen:
             try:
                 self._window.move(y, 0)
                 for text, style in line:
-                    self._window.addstr(text, self._styles.get(style, curses.A_NORMAL))
+                    self._add(text, self._styles.get(style, curses.A_NORMAL))
             except curses.error:
                 # The cursor could not go beyond the last character of the last line, which is there all the same; or
                 # the terminal has become smaller, and will be drawn on anew.
                 continue
         self._window.refresh()
+
+    def _add(self, text: str, attributes: int) -> None:
+        try:
+            self._window.addstr(text, attributes)
+        except UnicodeEncodeError:
+            # Without UTF-8, where curses is not built for wide characters.
+            self._window.addstr(text.encode("ascii", "replace").decode(), attributes)
 
     def wait(self, seconds: float, *others: Any) -> bool:
         """Wait for a key, another size or one of *others* that can be read; returns whether it is one of *others*."""
@@ -131,10 +151,25 @@ class Screen:
                 return pressed
             if key == "\x0c":
                 self._window.redrawwin()
+            elif key == "\x1b":
+                pressed += self._after_escape()
             elif key in _NAMES:
                 pressed.append(_NAMES[key])
             elif isinstance(key, str):
                 pressed.append(key)
+
+    def _after_escape(self) -> list[str]:
+        """The key whose sequence curses does not know, for it is not this terminal's; or Escape, and what came with it."""
+        sequence = ""
+        with suppress(curses.error):
+            while len(sequence) < 8 and not sequence[1:].strip("0123456789;"):
+                key = self._window.get_wch()
+                if not isinstance(key, str):
+                    break
+                sequence += key
+                if sequence[0] not in "[O":
+                    return ["escape", _NAMES.get(key, key)]
+        return [_SEQUENCES[sequence]] if sequence in _SEQUENCES else [] if sequence else ["escape"]
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):
@@ -149,6 +184,11 @@ class Screen:
         if (columns, height) != self.size and columns > 0 and height > 0:
             curses.resizeterm(height, columns)
             self._window.clearok(True)
+
+
+def _end(number: int, frame: object) -> None:
+    # The status that a shell has for a process that a signal has ended.
+    raise SystemExit(128 + number)
 
 
 def _hide_cursor() -> None:

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-from whilst._top.client import Client, Ended, is_alive
+from whilst._top.client import Client, Ended, Unreachable, is_alive
 from whilst._top.keys import request
 from whilst._top.model import Picture, Pictures
+from whilst._top.text import harmless
 from whilst._top.view import Choice
 
 # The second answer, with which there are rates, is asked for early.
@@ -30,7 +31,7 @@ class Session:
         picture = self._pictures.add(answer)
         if picture is None:
             # The socket is there from the first loop on, and loops are closed.
-            raise Ended
+            raise Unreachable(f"process {client.pid} has no event loop of whilst at present")
         self.picture: Picture = picture
 
     @property
@@ -83,7 +84,7 @@ class Session:
 
     def _take(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
-            self.choice.trouble = f"the program refuses to answer: {answer['error']}"[:200]
+            self.choice.trouble = harmless(f"the program refuses to answer: {answer['error']}"[:200])
             return
         picture = self._pictures.add(answer, self.choice.loop)
         if picture is None:

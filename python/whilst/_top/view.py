@@ -161,7 +161,11 @@ def _told(task: Task, inner: bool) -> Iterable[Row]:
     if task.awaited_by:
         said.append("awaited by " + ", ".join(task.awaited_by))
     frames = task.stack or ((task.place,) if task.place else ())
-    said += [f"{frame.file}:{frame.line} {frame.function}".rstrip() for frame in reversed(frames)]
+    # The whole path of the program's own files, for others the part that tells them apart.
+    said += [
+        f"{f'{frame.file}:{frame.line}' if frame.is_own else frame.short} {frame.function}".rstrip()
+        for frame in reversed(frames)
+    ]
     for number, text in enumerate(said or ["nothing more is known"]):
         yield Row((f"told {number}", task.ident), None, inner, text)
 
@@ -175,7 +179,7 @@ def _matches(wanted: str, coroutine: str, kind: str, place: Frame | None) -> boo
 
 
 def _order(sort: str) -> Callable[[Group | Task], tuple[object, ...]]:
-    """The key to sort by; what runs comes first where it is sorted by age or count."""
+    """The key to sort by."""
 
     def count(item: Group | Task) -> int:
         return item.count if isinstance(item, Group) else 1
@@ -186,18 +190,15 @@ def _order(sort: str) -> Callable[[Group | Task], tuple[object, ...]]:
         stem = text.rstrip("0123456789")
         return (stem.casefold(), int(text[len(stem) :][:18] or 0))
 
-    def rank(item: Group | Task) -> int:
-        return {"running": 0, "ready": 1}.get(item.kind, 2)
-
     match sort:
         case "age":
-            return lambda item: (rank(item), -round(item.age), -count(item), name(item))
+            return lambda item: (-round(item.age), -count(item), name(item))
         case "count":
-            return lambda item: (rank(item), -count(item), name(item))
+            return lambda item: (-count(item), name(item))
         case "name":
             return name
         case _:
-            return lambda item: (rank(item), item.kind, -count(item), name(item))
+            return lambda item: (item.kind, -count(item), name(item))
 
 
 def selected_index(rows: Sequence[Row], choice: Choice) -> int:
@@ -225,10 +226,8 @@ def _head(picture: Picture, choice: Choice, columns: int, signs: Signs) -> list[
     if picture.debug:
         about.append("debug mode")
     said = signs.dot.join(about)
-    title: Line = [
-        (clip(picture.program, max(8, columns - width(said) - 2), signs.more), "title"),
-        ("  " + said, ""),
-    ]
+    name = clip(picture.program, max(columns // 2, columns - width(said) - 2), signs.more)
+    title: Line = [(name, "title"), ("  " + said, "")]
 
     a_second = []
     if rates is not None:
@@ -357,7 +356,7 @@ def _table(
                 ("  ", ""),
                 (pad(cell[0], name, signs.more), "title" if isinstance(row.item, Group) else ""),
                 ("  ", ""),
-                (pad(cell[1], coroutine, signs.more), ""),
+                (pad(clip_left(cell[1], coroutine, signs.more), coroutine), ""),
                 ("  ", ""),
                 (clip_left(cell[2], place, signs.more), "dim"),
             ]
@@ -381,7 +380,8 @@ def _cells(row: Row, signs: Signs) -> tuple[str, str, str] | None:
 
 
 def _age(item: Group | Task, signs: Signs) -> str:
-    if isinstance(item, Group) and not item.tasks:
+    if item.at_least and item.age < 0.5:
+        # Nothing is known of it.
         return signs.dash
     # Whole seconds: a list in which all figures move is hard to read.
     text = duration(item.age) if item.age >= 99.5 else f"{item.age:.0f} s"

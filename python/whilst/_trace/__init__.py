@@ -48,7 +48,7 @@ class Trace:
         _whilst.start_trace(
             self._threshold,
             self._events,
-            _directories("stdlib", "platstdlib") + [f"{os.path.dirname(os.path.dirname(__file__))}/"],
+            [*_directories("stdlib", "platstdlib"), f"{os.path.dirname(os.path.dirname(__file__))}/"],
             _package_directories(),
             list(LIBRARIES),
             WAITS,
@@ -97,11 +97,11 @@ def trace(
 ) -> Trace:
     """What whilst's loops do in a ``with`` block, recorded and written to *path* when the block ends, however it does.
 
-    *path* ends in ``.html``, for a page that shows it, or in ``.json``, for Perfetto (https://ui.perfetto.dev). All loops of whilst
-    that are made or begin to run in the block are recorded, in any thread, and the one that runs, if it is used in a coroutine.
-    Callbacks that are no task's step are recorded if they take *threshold* seconds or longer. Of more than *events* events the
-    oldest are dropped, and their number is in the record. Names, lines and sizes are recorded, never arguments, results or
-    what is sent and received.
+    *path* ends in ``.html``, for a page that shows it, or in ``.json``, for Perfetto (https://ui.perfetto.dev). All loops
+    of whilst that are made or begin to run in the block are recorded, in any thread, and the one that runs, if it is
+    used in a coroutine. Callbacks that are no task's step are recorded if they take *threshold* seconds or longer. Of
+    more than *events* events the oldest are dropped, and their number is in the record. Names, lines and sizes are
+    recorded, never arguments, results or what is sent and received.
 
     Entering raises :exc:`RuntimeError` if a trace is being recorded already, and :exc:`OSError` if the file could not be written.
     Raises :exc:`ValueError` for another ending, and for a number that is none of either kind.

@@ -1,8 +1,9 @@
 """A record in Chrome's trace-event format, which Perfetto opens.
 
-https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU is the format. A loop is a "process" here, and each
-of its tasks a "thread": the task's life is a slice, in it lie its steps and its waits. Arrows lead from the line that makes a task to its
-first step, and from the end of a task to the step of one that has waited for it. Bytes are counters, one a transport.
+https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU is the format. A loop is a "process" here,
+and each of its tasks a "thread": the task's life is a slice, in it lie its steps and its waits. Arrows lead from the line
+that makes a task to its first step, and from the end of a task to the step of one that has waited for it. Bytes are
+counters, one a transport.
 """
 
 import json
@@ -19,7 +20,17 @@ Event = dict[str, Any]
 
 def pieces(record: dict[str, Any]) -> Iterator[str]:
     """The text of the file."""
-    about = ("program", "python", "whilst", "driver", "started", "dropped", "dropped_tasks", "utilisation", "polls")
+    about = (
+        "program",
+        "python",
+        "whilst",
+        "driver",
+        "started",
+        "dropped",
+        "dropped_tasks",
+        "utilisation",
+        "polls",
+    )
     other = {name: record[name] for name in about}
     yield f'{{"displayTimeUnit":"ms","otherData":{json.dumps(other)},"traceEvents":['
     separator = "\n"
@@ -123,7 +134,10 @@ class _Converter:
             total = totals[transport]
             total[0] += received
             total[1] += sent
-            kind, peer = self.strings[transports["kind"][transport]], self.strings[transports["peer"][transport]]
+            kind, peer = (
+                self.strings[transports["kind"][transport]],
+                self.strings[transports["peer"][transport]],
+            )
             yield {
                 "ph": "C",
                 "name": f"bytes of {kind} {peer}".rstrip() + f" #{transport + 1}",
@@ -157,7 +171,15 @@ class _Converter:
 
     @staticmethod
     def arrow(name: str, number: int, end: str, lane: tuple[int, int], at: float) -> Event:
-        event: Event = {"ph": end, "cat": "flow", "name": name, "id": number, "pid": lane[0], "tid": lane[1], "ts": at}
+        event: Event = {
+            "ph": end,
+            "cat": "flow",
+            "name": name,
+            "id": number,
+            "pid": lane[0],
+            "tid": lane[1],
+            "ts": at,
+        }
         if end == "f":
             # To the slice around that time, and not to the next one.
             event["bp"] = "e"

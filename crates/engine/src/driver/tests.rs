@@ -71,6 +71,33 @@ fn goes_on_with_epoll() {
     assert!(completions.is_empty());
 }
 
+/// When another look could show something that was there all along, and when not.
+#[test]
+fn says_whether_a_wait_has_told_all() {
+    let mut driver = Driver::<Bytes>::new(Choice::Epoll, Arc::new(Waker::new())).unwrap();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let (other, _other_end) = UnixStream::pair().unwrap();
+    driver.receive(here.as_raw_fd(), Key(1)).unwrap();
+    let mut completions = Vec::new();
+    let mut wait = |driver: &mut Driver<Bytes>| {
+        completions.clear();
+        driver.wait(Some(Duration::ZERO), &mut completions).unwrap();
+        completions.len()
+    };
+    assert!(!driver.told_all(), "there was no wait");
+    assert_eq!((wait(&mut driver), driver.told_all()), (0, true));
+    there.write_all(b"bytes").unwrap();
+    assert_eq!((wait(&mut driver), driver.told_all()), (1, true));
+    let operation = driver.receive(other.as_raw_fd(), Key(2)).unwrap();
+    assert!(!driver.told_all(), "what is new may be ready");
+    assert_eq!((wait(&mut driver), driver.told_all()), (1, true));
+    driver.cancel(operation);
+    assert!(!driver.told_all(), "that it has stopped is to be told");
+    assert_eq!((wait(&mut driver), driver.told_all()), (2, true));
+    there.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!((wait(&mut driver), driver.told_all()), (1, false), "behind the bytes is the end");
+}
+
 /// What was asked of a ring that could not be made is done by threads.
 #[test]
 fn files_go_on_with_epoll() {

@@ -29,6 +29,12 @@ impl LoopCore {
         if !this.get().closed.load(Ordering::Relaxed) && !this.get().is_waiting(this.py()) {
             Self::send_unsent_now(this);
         }
+        this.get().retire_watchdog(this.py());
+    }
+
+    /// Have the loop looked after as before, in the parent.
+    fn _after_fork_in_parent(&self, py: Python<'_>) {
+        self.return_watchdog(py);
     }
 
     /// In a forked child, give up what the loop has under way if it runs: it is the parent's. Returns False if it does not run.

@@ -82,9 +82,12 @@ impl LoopCore {
             Self::submit_unsent(this)?;
             core.untouched.store(true, Ordering::Relaxed);
             if core.is_watched() {
-                Self::wait_watched(this)?
+                Self::wait_watched(this)?;
             } else {
-                Self::wait_for_work(this)?
+                Self::wait_for_work(this)?;
+                if core.is_watched() {
+                    Self::wait_seen_late(this);
+                }
             }
             check_signals(py)?;
             core.take_inbox(py);

@@ -208,24 +208,15 @@ impl LoopCore {
         if self.is_watched_by(METRICS) {
             return;
         }
-        let waits = self.is_waiting(py);
-        let phase = match (self.is_running(), waits) {
+        let phase = match (self.is_running(), self.is_waiting(py)) {
             (false, _) => Phase::Stopped,
             (true, true) => Phase::Polling,
             (true, false) => Phase::Running,
         };
-        let begun = self.clockwork.with(py, |clockwork| {
-            let begins = clockwork.0.is_none();
-            if begins {
-                clockwork.0 = Some(Box::new(Times::new(phase)));
-            }
-            begins
+        self.clockwork.with(py, |clockwork| {
+            clockwork.0.get_or_insert_with(|| Box::new(Times::new(phase)));
         });
         self.set_watcher(METRICS, true);
-        if begun && waits {
-            // The wait that is under way began unseen, and so its end would be, and what runs then would pass for a part of it.
-            self.wake();
-        }
     }
 
     fn with_times(&self, py: Python<'_>, change: impl FnOnce(&mut Times)) {
@@ -245,6 +236,9 @@ impl LoopCore {
     ///
     /// A timer that was due before that had to wait for the GIL, or for a processor: so long the iteration is late from its beginning.
     pub(super) fn time_wait_ended(&self, py: Python<'_>) {
+        if !self.is_watched_by(METRICS) {
+            return;
+        }
         let due = self.state.with(py, |state| state.timers.next_deadline());
         self.with_times(py, |times| {
             let (began, now) = (times.phase_since, now());

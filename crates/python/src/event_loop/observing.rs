@@ -105,6 +105,12 @@ impl LoopCore {
         waited
     }
 
+    /// A wait is over that began under nobody's eyes.
+    #[cold]
+    pub(super) fn wait_seen_late(this: &Bound<'_, Self>) {
+        this.get().time_wait_ended(this.py());
+    }
+
     /// An iteration begins that does not wait, under somebody's eyes.
     #[cold]
     pub(super) fn iteration_watched(this: &Bound<'_, Self>) {

@@ -275,7 +275,11 @@ fn send<T: AnyHandle>(
     core.check_open()?;
     // With a GIL this thread has the loop's state for itself. Without one, threads that send many meet at the inbox, where the loop
     // comes once an iteration, rather than at the state, which it looks into all the time.
-    if cfg!(not(Py_GIL_DISABLED)) || core.thread.load(Ordering::Relaxed) == this_thread() {
+    let own = core.thread.load(Ordering::Relaxed) == this_thread();
+    if cfg!(not(Py_GIL_DISABLED)) || own {
+        if !own {
+            core.state.with(py, |state| state.counts.thread_calls += 1);
+        }
         core.push(py, work(handle.clone_ref(py)));
         return Ok(handle.into_any());
     }

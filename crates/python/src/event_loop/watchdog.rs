@@ -16,6 +16,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -43,6 +44,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// How long the thread waits for the next run of its loop.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a fork waits for the thread to end; for longer than that it only does where it reports.
+const RETIREMENT: Duration = Duration::from_millis(200);
 
 /// What says that a loop is held, and that it is no longer.
 static REPORT: Import = Import::new("whilst._watchdog", "report");
@@ -182,6 +186,23 @@ impl LoopCore {
         }
     }
 
+    /// Before a fork: the thread ends. CPython warns of a fork where there is any other thread than the one that forks.
+    pub(super) fn retire_watchdog(&self, py: Python<'_>) {
+        if let Some(watch) = self.guard.watch.with(py, |watch| watch.clone()) {
+            py.detach(|| watch.retire());
+        }
+    }
+
+    /// In the parent, after a fork: there is one again, if the loop runs.
+    pub(super) fn return_watchdog(&self, py: Python<'_>) {
+        if let Some(watch) = self.guard.watch.with(py, |watch| watch.clone()) {
+            let mut inner = watch.lock();
+            if inner.run.is_some() {
+                watch.see_to_thread(&mut inner);
+            }
+        }
+    }
+
     /// Does `wait` and lets the watching thread know that it is a wait.
     pub(super) fn waiting(this: &Bound<'_, Self>, wait: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
         let watch = &this.get().guard.watch;
@@ -210,12 +231,16 @@ struct Watch {
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct Inner {
     run: Option<Arc<Run>>,
     /// Since when the loop has been held by what was reported, and not yet that it is over.
     reported: Option<Instant>,
     /// There is a thread.
     lives: bool,
+    /// It is to end, whatever the loop does.
+    retires: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// A run of the loop.
@@ -233,7 +258,7 @@ impl Watch {
             turn: AtomicU32::new(1),
             parked: AtomicBool::new(false),
             longest: AtomicU64::new(0),
-            inner: Mutex::new(Inner { run: None, reported: None, lives: false }),
+            inner: Mutex::new(Inner::default()),
             changed: Condvar::new(),
         }
     }
@@ -288,20 +313,36 @@ impl Watch {
         let run = Arc::new(Run { core: this.clone().unbind(), thread, identity });
         let mut inner = self.lock();
         inner.run = Some(run);
-        if std::mem::replace(&mut inner.lives, true) {
-            self.parked.store(false, Ordering::Relaxed);
-            self.changed.notify_all();
-            return Ok(());
+        self.parked.store(false, Ordering::Relaxed);
+        self.changed.notify_all();
+        self.see_to_thread(&mut inner);
+        Ok(())
+    }
+
+    /// Starts a thread if there is none.
+    fn see_to_thread(self: &Arc<Self>, inner: &mut Inner) {
+        if inner.lives {
+            return;
         }
-        drop(inner);
         let hold = Hold::new(self.turn.load(Ordering::Relaxed));
         let watcher = Watcher { watch: Arc::clone(self), hold, idle: 0 };
-        let watching = std::thread::Builder::new().name("whilst-watchdog".into()).stack_size(1 << 20);
         // No thread, no watchdog: nothing that a program should fail for.
-        if watching.spawn(move || watcher.run()).is_err() {
-            self.lock().lives = false;
-        }
-        Ok(())
+        inner.thread = native_thread::spawn("whilst-watchdog", move || watcher.run()).ok();
+        inner.lives = inner.thread.is_some();
+    }
+
+    /// Ends the thread, if it does not report just now.
+    fn retire(&self) {
+        let mut inner = self.lock();
+        inner.retires = true;
+        self.parked.store(false, Ordering::Relaxed);
+        self.changed.notify_all();
+        inner = self.sleep(inner, Some(RETIREMENT), |inner| inner.lives);
+        inner.retires = false;
+        let thread = if inner.lives { None } else { inner.thread.take() };
+        drop(inner);
+        // It has let go of the lock, and has nothing more to do.
+        drop(thread.map(JoinHandle::join));
     }
 
     /// The run ends, or is no longer looked after. Returns it, and what [`Inner::reported`] says.
@@ -373,9 +414,14 @@ impl Watcher {
         let watch = Arc::clone(&self.watch);
         let mut inner = watch.lock();
         loop {
+            if inner.retires {
+                inner.lives = false;
+                watch.changed.notify_all();
+                return None;
+            }
             if inner.run.is_none() {
                 // One run of a loop follows another: a test suite has thousands of short ones.
-                inner = watch.sleep(inner, Some(LINGER), |inner| inner.run.is_none());
+                inner = watch.sleep(inner, Some(LINGER), |inner| inner.run.is_none() && !inner.retires);
                 if inner.run.is_none() && !OVER.load(Ordering::Relaxed) {
                     inner.lives = false;
                     return None;
@@ -394,7 +440,9 @@ impl Watcher {
                     continue;
                 }
                 // A look ago it was said that this thread parks, and the loop has not worked since: when it does it knows.
-                let parks = |inner: &Inner| watch.parked.load(Ordering::Relaxed) && inner.run.is_some();
+                let parks = |inner: &Inner| {
+                    watch.parked.load(Ordering::Relaxed) && inner.run.is_some() && !inner.retires
+                };
                 inner = watch.sleep(inner, None, parks);
                 self.idle = 0;
                 self.hold = Hold::new(watch.turn.load(Ordering::Relaxed));

@@ -1,4 +1,7 @@
-//! Python code called by a thread that Python does not know, while the interpreter may end.
+//! A thread that Python does not know, and Python code called by it while the interpreter may end.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -8,6 +11,21 @@ unsafe extern "C-unwind" {
     /// <https://docs.python.org/3/c-api/call.html#c.PyObject_CallObject>. PyO3 declares it as a function that does not unwind (and
     /// calls others).
     fn PyObject_CallObject(callable: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// Starts a thread, which takes no signals: a program may block some in its own threads, to wait for them.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    // SAFETY: sets of signals are plain numbers; both calls only look at what they are given, and a thread inherits the mask of
+    // the one that starts it.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let spawned = Builder::new().name(name.into()).spawn(body);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        spawned
+    }
 }
 
 /// Calls `callable`, on a thread that nobody waits for.

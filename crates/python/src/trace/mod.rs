@@ -6,6 +6,7 @@
 //! (`ffi/suspended.rs`).
 
 mod export;
+mod numbers;
 mod places;
 mod recorder;
 mod ring;

@@ -6,6 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCode, PyDict};
 
+use super::numbers::NumberMap;
 use super::ring::{Kind, NONE};
 use crate::ffi::suspended::{attribute, line};
 
@@ -149,10 +150,10 @@ pub(super) struct Places {
     pub(super) strings: Strings,
     pub(super) places: Vec<Place>,
     pub(super) stacks: Vec<Stack>,
-    codes: HashMap<usize, Code>,
-    points: HashMap<(usize, i32), u32>,
-    known_places: HashMap<Place, u32>,
-    known_stacks: HashMap<Box<[u32]>, u32>,
+    codes: NumberMap<usize, Code>,
+    points: NumberMap<(usize, i32), u32>,
+    known_places: NumberMap<Place, u32>,
+    known_stacks: NumberMap<Box<[u32]>, u32>,
     /// Reused from one chain to the next.
     chain: Vec<u32>,
 }
@@ -167,10 +168,10 @@ impl Places {
             strings: Strings::default(),
             places: Vec::new(),
             stacks: Vec::new(),
-            codes: HashMap::new(),
-            points: HashMap::new(),
-            known_places: HashMap::new(),
-            known_stacks: HashMap::new(),
+            codes: NumberMap::default(),
+            points: NumberMap::default(),
+            known_places: NumberMap::default(),
+            known_stacks: NumberMap::default(),
             chain: Vec::new(),
         }
     }

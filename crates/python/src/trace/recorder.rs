@@ -1,9 +1,10 @@
 //! What is known while a trace is recorded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use pyo3::prelude::*;
 
+use super::numbers::NumberMap;
 use super::places::{Code, Places};
 use super::ring::{Event, Kind, NONE, Ring};
 
@@ -108,14 +109,14 @@ pub(super) struct Recorder {
     pub(super) ring: Ring,
     pub(super) lanes: Vec<Lane>,
     /// The tasks that have not ended, by address.
-    live: HashMap<usize, Task>,
+    live: NumberMap<usize, Task>,
     ended: VecDeque<Task>,
     most_ended: usize,
     next_task: u32,
     pub(super) dropped_tasks: u64,
     /// The task in whose step the trace was started, until that ends; and in which lane.
     started_in: Option<(u16, Py<PyAny>, u32)>,
-    transports: HashMap<usize, Transport>,
+    transports: NumberMap<usize, Transport>,
     ended_transports: VecDeque<Transport>,
     next_transport: u32,
     /// Code that was described twice, until it can be dropped.
@@ -131,13 +132,13 @@ impl Recorder {
             places,
             ring: Ring::new(capacity),
             lanes: Vec::new(),
-            live: HashMap::new(),
+            live: NumberMap::default(),
             ended: VecDeque::new(),
             most_ended: capacity,
             next_task: 0,
             dropped_tasks: 0,
             started_in: None,
-            transports: HashMap::new(),
+            transports: NumberMap::default(),
             ended_transports: VecDeque::new(),
             next_transport: 0,
             spare: Vec::new(),
@@ -283,10 +284,10 @@ impl Recorder {
     pub(super) fn polled(&mut self, lane: u16, begin: u64, end: u64) {
         let place = self.lane(lane);
         place.polls += 1;
-        place.polled += end - begin;
+        place.polled += end.saturating_sub(begin);
         place.last = end;
         match &mut place.poll {
-            Some((_, until)) if begin - *until < SHORT => *until = end,
+            Some((_, until)) if begin.saturating_sub(*until) < SHORT => *until = end,
             poll => {
                 if let Some((begin, end)) = poll.replace((begin, end))
                     && end - begin >= SHORT

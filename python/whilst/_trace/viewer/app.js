@@ -60,7 +60,7 @@ class App {
     const there = new Set(this.model.segmentKind);
     there.add(RUN);
     const colours = [["path", "critical path"]];
-    if (this.model.slow.count > 0) colours.push(["slow", "slow callback"]);
+    if (this.model.slow.count > 0) colours.push(["slow", `callback ${this.model.threshold}`]);
     if (this.model.traffic.count > 0) colours.push(["in", "bytes in"], ["out", "bytes out"]);
     byId("legend").replaceChildren(
       ...[...there].sort((a, b) => a - b).map((kind) =>

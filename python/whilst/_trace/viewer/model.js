@@ -95,8 +95,17 @@ class LoopLane {
     const from = begin.map((moment) => Math.max(moment, known));
     const to = end.map((moment, loop) => Math.max(moment < 0 ? duration : moment, from[loop]));
     this.alive = new Spans(from, to, Uint32Array.from(loops));
+    // What the recorder has counted, which no dropping makes less; else what polls leave.
+    const busy = record.loops?.busy;
+    const lived = loops.reduce((sum, loop) => sum + (end[loop] < 0 ? duration : end[loop]) - begin[loop], 0);
+    this.share = busy && lived > 0 ? Math.min(1, loops.reduce((sum, loop) => sum + busy[loop], 0) / lived) : null;
     this.idle = own(record.polls_at ?? NOTHING);
     this.slow = own(record.callbacks ?? NOTHING);
+  }
+
+  /** Part of all its time in which callbacks ran. */
+  get utilisation() {
+    return this.share ?? this.load(0, this.alive.end.at(-1));
   }
 
   /** Part of a span in which the loop was there and not blocked in its poll. */
@@ -274,6 +283,7 @@ class Model {
     }
     this.loops = lanes.map((lane) => new LoopLane(record, lane.loops, this.duration, this.known));
     const callbacks = record.callbacks ?? { ...NOTHING, name: [], place: [] };
+    this.threshold = `over ${spanText(record.threshold ?? 0)}`;
     this.slow = {
       count: callbacks.begin.length,
       name: callbacks.name,

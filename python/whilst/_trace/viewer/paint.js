@@ -90,7 +90,7 @@ function paintRuler(canvas, view, palette, height) {
   }
 }
 
-/** All of the record: how many tasks live, the loop's load before them, slow callbacks at the top, and what part is seen below. */
+/** All of the record: how many tasks live, the loop's load before them, long callbacks at the top, and what part is seen below. */
 function paintOverview(canvas, model, view, palette, height) {
   const context = prepare(canvas, view.width, height);
   const whole = new View(model.duration, () => {});
@@ -405,7 +405,7 @@ class Painter {
     return false;
   }
 
-  /** How many of a group live, by the height. */
+  /** How many of a group live, by the height, and before it what part of the time any of them ran. */
   paintGroup(group, top, height) {
     const { context } = this;
     const { view, palette } = this.app;
@@ -417,6 +417,13 @@ class Painter {
       const alive = group.alive(view.moment(x), view.moment(x + 1));
       if (alive === 0) continue;
       const high = Math.min(height, Math.max(1.5, alive * scale));
+      context.fillRect(x, top + height - high, 1, high);
+    }
+    context.fillStyle = palette.kinds[RUN];
+    for (let x = from; x < to; x++) {
+      const share = group.running.covered(view.moment(x), view.moment(x + 1)) / view.pixel;
+      if (share < 1e-6) continue;
+      const high = Math.max(1, Math.min(1, share) * height);
       context.fillRect(x, top + height - high, 1, high);
     }
     const text = this.fitting(to - from - 8, `${plural(group.tasks.length, "task")}, at most ${countText(group.peak)} at once`);

@@ -70,6 +70,7 @@ class Group {
     this.ends = Float64Array.from(tasks, (task) => model.end[task]).sort();
     this.peak = mostAtOnce(this.begins, this.ends);
     this.laneLists = null;
+    this.runSpans = null;
     this.open = this.isClear();
   }
 
@@ -85,6 +86,24 @@ class Group {
   /** How many of the tasks live at some time in a span. */
   alive(from, to) {
     return countAlive(this.begins, this.ends, from, to);
+  }
+
+  /** When any of them ran. One loop runs one at a time, so the first to begin is the first to end. */
+  get running() {
+    if (this.runSpans) return this.runSpans;
+    const { first, segmentKind, segmentBegin, segmentEnd, steps } = this.model;
+    const begins = new Float64Array(this.tasks.reduce((sum, task) => sum + steps[task], 0));
+    const ends = new Float64Array(begins.length);
+    let next = 0;
+    for (const task of this.tasks) {
+      for (let at = first[task]; at < first[task + 1]; at++) {
+        if (segmentKind[at] !== RUN) continue;
+        begins[next] = segmentBegin[at];
+        ends[next++] = segmentEnd[at];
+      }
+    }
+    this.runSpans = new Spans(begins.sort(), ends.sort());
+    return this.runSpans;
   }
 
   /** Tasks one after another, in as few lanes as there are tasks at once; the upper lanes are filled first. */
@@ -288,9 +307,9 @@ class Rows {
       case Row.SECTION:
         return { name: SECTION_NAMES[item], beside: countText(item === Section.TASKS ? model.taskCount : model.transportCount) };
       case Row.LOAD:
-        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].load(model.known, model.duration)) };
+        return { name: model.loops.length > 1 ? `Loop ${item + 1} busy` : "Loop busy", beside: percentText(model.loops[item].utilisation) };
       case Row.SLOW:
-        return { name: "Slow callbacks", beside: countText(model.loops[item].slow.count) };
+        return { name: "Callbacks", beside: `${countText(model.loops[item].slow.count)} ${model.threshold}` };
       case Row.TASK:
         return { name: model.ownName(item) || model.coroName(item), beside: model.ownName(item) ? model.coroName(item) : model.string(model.name[item]) };
       case Row.GROUP: {
