@@ -396,6 +396,45 @@ def test_eager_tasks(tmp_path: Path) -> None:
     assert [wait["kind"] for wait in trace.waits("inner")] == ["sleep"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="eager_start is from 3.14 on")
+def test_eager_tasks_one_by_one(tmp_path: Path) -> None:
+    async def ends_at_once() -> None:
+        pass
+
+    async def fails_at_once() -> None:
+        raise KeyError
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        assert loop.create_task(coro=ends_at_once(), eager_start=True).done()
+        with pytest.raises(KeyError):
+            await loop.create_task(fails_at_once(), eager_start=True, name="this")
+
+    trace = record(tmp_path, main)
+    assert trace.task("ends_at_once")["outcome"] == 1
+    assert trace.task("ends_at_once")["place"] == "async def ends_at_once() -> None:"
+    failed = trace.task("fails_at_once")
+    assert (failed["outcome"], failed["error"], failed["name"]) == (2, "KeyError", "this")
+
+
+def test_a_future_that_is_done_already(tmp_path: Path) -> None:
+    class Done:
+        def __await__(self) -> Any:
+            future: Any = asyncio.get_running_loop().create_future()
+            future.set_result(None)
+            future._asyncio_future_blocking = True
+            yield future
+
+    async def takes_turns() -> None:
+        await Done()
+
+    async def main() -> None:
+        await asyncio.create_task(takes_turns())
+
+    trace = record(tmp_path, main)
+    assert [wait["kind"] for wait in trace.waits("takes_turns")] == ["ready"]
+
+
 def test_tasks_written_in_python(tmp_path: Path) -> None:
     python_task: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
 

@@ -108,17 +108,30 @@ fn create_task(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyRe
 }
 
 /// `create_task`, recorded.
-#[cold]
+#[inline(never)]
 fn create_traced(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
     let py = this.py();
     let core = this.get();
     // What runs a task at once is a factory, or asyncio.Task if it is told to.
     let eager = core.task_factory.with(py, |factory| factory.is_some())
         || arguments.keywords().any(|(name, _)| name == "eager_start");
-    let making = trace::making_task(core, py, eager);
+    if eager {
+        return create_eager_traced(this, arguments);
+    }
+    let task = make_task(this, arguments)?;
+    trace::task_made(core, task.bind(py));
+    Ok(task)
+}
+
+/// The same where the task may run at once.
+#[cold]
+fn create_eager_traced(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    let (py, core) = (this.py(), this.get());
+    let keyword = arguments.keywords().find(|(name, _)| name == "coro").map(|(_, coroutine)| coroutine);
+    let making = trace::making_task(core, py, arguments.get(0).or(keyword));
     let task = make_task(this, arguments);
     if let Some(making) = making {
-        trace::task_made(core, py, making, task.as_ref().ok().map(|task| task.bind(py)));
+        trace::eager_task_made(core, py, making, task.as_ref().ok().map(|task| task.bind(py)));
     }
     task
 }

@@ -26,6 +26,39 @@ pub(crate) fn attribute<'py>(
     }
 }
 
+/// An attribute of a class of C's, found once and for all, and read past what classes that inherit from it may have of the name.
+pub(crate) struct Getter(Py<PyAny>);
+
+impl Getter {
+    /// `None` if the class has no such attribute, or it is none of C's.
+    pub(crate) fn of(class: &Bound<'_, PyAny>, name: &str) -> Option<Self> {
+        let descriptor = class.getattr(name).ok()?;
+        // SAFETY: any object has a type; the two are CPython's, and final.
+        let is_plain = unsafe {
+            let kind = ffi::Py_TYPE(descriptor.as_ptr());
+            kind == &raw mut ffi::PyGetSetDescr_Type || kind == &raw mut ffi::PyMemberDescr_Type
+        };
+        is_plain.then(|| Self(descriptor.unbind()))
+    }
+
+    /// The attribute's value; `None` if it has none, or if the object is none of the class's.
+    #[inline]
+    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        let descriptor = self.0.as_ptr();
+        // SAFETY: a descriptor, whose class says how it is read; it looks itself whether the object is one of its class. A new
+        // reference, or NULL with an exception set, which is cleared.
+        unsafe {
+            let get = (*ffi::Py_TYPE(descriptor)).tp_descr_get?;
+            let value = get(descriptor, object.as_ptr(), ffi::Py_TYPE(object.as_ptr()).cast());
+            if value.is_null() {
+                ffi::PyErr_Clear();
+                return None;
+            }
+            Some(Bound::from_owned_ptr(object.py(), value))
+        }
+    }
+}
+
 /// A frame: the code, where in it (a byte's offset, negative before the first instruction), and the module's variables.
 pub(crate) struct Frame<'py>(Bound<'py, PyAny>);
 
@@ -114,23 +147,49 @@ pub(crate) fn awaitable(object: &Bound<'_, PyAny>) -> Awaitable {
 
 /// What an object shows the garbage collector first, its class left out.
 pub(crate) fn first_referent<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    unsafe extern "C" fn note(object: *mut ffi::PyObject, seen: *mut c_void) -> c_int {
-        // SAFETY: what the traversal below was given; a live object.
-        unsafe {
-            let seen = seen.cast::<*mut ffi::PyObject>();
-            if (*seen).is_null() && ffi::PyType_Check(object) == 0 {
-                *seen = object;
-            }
-        }
-        0
+    // SAFETY: what is shown is a live object.
+    referent(object, |shown| unsafe { ffi::PyType_Check(shown) == 0 })
+}
+
+/// The first string or whole number that an object shows the garbage collector.
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) fn first_word<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: as above.
+    referent(object, |shown| unsafe {
+        ffi::PyUnicode_Check(shown) != 0 || ffi::PyLong_CheckExact(shown) != 0
+    })
+}
+
+/// The first object of this sort that an object shows the garbage collector.
+fn referent<'py, F>(object: &Bound<'py, PyAny>, is_meant: F) -> Option<Bound<'py, PyAny>>
+where
+    F: Fn(*mut ffi::PyObject) -> bool,
+{
+    struct Search<F> {
+        is_meant: F,
+        found: *mut ffi::PyObject,
     }
-    let mut seen: *mut ffi::PyObject = std::ptr::null_mut();
+    unsafe extern "C" fn visit<F: Fn(*mut ffi::PyObject) -> bool>(
+        object: *mut ffi::PyObject,
+        search: *mut c_void,
+    ) -> c_int {
+        // SAFETY: what the traversal below was given; a live object. Any other answer than zero ends the traversal.
+        unsafe {
+            let search = search.cast::<Search<F>>();
+            if !(*search).found.is_null() || !((*search).is_meant)(object) {
+                return 0;
+            }
+            (*search).found = object;
+        }
+        1
+    }
+    let mut search = Search { is_meant, found: std::ptr::null_mut() };
     // SAFETY: a live object, whose class says how to traverse it, if it has anything to show; what it shows is borrowed from it.
     unsafe {
         if let Some(traverse) = (*ffi::Py_TYPE(object.as_ptr())).tp_traverse {
-            traverse(object.as_ptr(), note, (&raw mut seen).cast());
+            traverse(object.as_ptr(), visit::<F>, (&raw mut search).cast());
         }
-        Bound::from_borrowed_ptr_or_opt(object.py(), seen)
+        Bound::from_borrowed_ptr_or_opt(object.py(), search.found)
     }
 }
 

@@ -74,9 +74,9 @@ pub(super) fn record<'py>(py: Python<'py>, recorder: &Recorder, now: u64) -> PyR
     ]);
     for task in &listed {
         let name = match &task.name {
+            name if !name.is_known() => string("new task"),
             Name::Number(number) => string(&format!("Task-{number}")),
             Name::Text(text) => string(text),
-            Name::Unknown => string("new task"),
         };
         let ended = task.outcome as i64 != 0;
         tasks.push(

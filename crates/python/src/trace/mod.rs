@@ -20,9 +20,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use self::places::{Description, Libraries, Places};
-use self::recorder::{NewTask, Outcome, Recorder};
+use self::places::{Description, Libraries, Maker, Places};
+use self::recorder::{NewTask, Recorder};
 use self::ring::{Event, Kind, NONE};
+use self::waits::State;
 use crate::event_loop::observing::{TRACE, Traced};
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::clock::nanoseconds;
@@ -113,40 +114,40 @@ pub(crate) fn waited(core: &LoopCore, py: Python<'_>, begin: u64) {
 fn finish_open(core: &LoopCore, py: Python<'_>, now: u64) {
     let open = with_recorder(core, py, |recorder, lane| recorder.take_open(lane)).flatten();
     if let Some((task, id, begin)) = open {
-        end_step(core, task.bind(py), id, begin, now);
+        end_step(core, task.bind(py), Step { id, begin, end: now, before: None });
     }
 }
 
 /// A piece of work begins.
 pub(crate) fn work_begins<'py>(this: &Bound<'py, LoopCore>, work: &Work) -> Option<Doing<'py>> {
     let py = this.py();
-    let what = match work {
-        Work::Handle(handle) => callback(this.get(), callable_of(handle, py)?.into_bound(py)),
-        Work::ThreadSafe(handle) => callback(this.get(), callable_of(handle, py)?.into_bound(py)),
-        Work::Timer(handle) => callback(this.get(), callable_of(handle, py)?.into_bound(py)),
+    let core = this.get();
+    match work {
+        Work::Handle(handle) => begin(core, py, callback(callable_of(handle, py)?.into_bound(py)), None),
+        Work::ThreadSafe(handle) => begin(core, py, callback(callable_of(handle, py)?.into_bound(py)), None),
+        Work::Timer(handle) => begin(core, py, callback(callable_of(handle, py)?.into_bound(py)), None),
         Work::Stream(stream, work) => {
-            see_transport(this.get(), py, stream.as_py(), || stream.get().introduce(py));
-            What::Told(Stream::told(stream, py, work))
+            let told = Stream::told(stream, py, work);
+            begin(core, py, What::Told(told), Some(&|| stream.get().introduce(py)))
         }
         Work::Datagram(transport, work) => {
-            see_transport(this.get(), py, transport.as_py(), || transport.get().introduce(py));
-            What::Told(Datagram::told(transport, py, work))
+            let told = Datagram::told(transport, py, work);
+            begin(core, py, What::Told(told), Some(&|| transport.get().introduce(py)))
         }
         Work::ReadPipe(pipe, work) => {
-            see_transport(this.get(), py, pipe.as_py(), || pipe.get().introduce(py));
-            What::Told(ReadPipe::told(pipe, py, work))
+            let told = ReadPipe::told(pipe, py, work);
+            begin(core, py, What::Told(told), Some(&|| pipe.get().introduce(py)))
         }
         Work::WritePipe(pipe, work) => {
-            see_transport(this.get(), py, pipe.as_py(), || pipe.get().introduce(py));
-            What::Told(WritePipe::told(pipe, py, work))
+            let told = WritePipe::told(pipe, py, work);
+            begin(core, py, What::Told(told), Some(&|| pipe.get().introduce(py)))
         }
-        Work::Sendfile(_) => What::Own("sendfile"),
+        Work::Sendfile(_) => begin(core, py, What::Own("sendfile"), None),
         // It calls back itself ([`callback_begins`]).
-        Work::Socket(..) => return None,
-        Work::Accepted(..) => What::Own("accept"),
-        Work::File(..) => What::Own("file operation"),
-    };
-    begin(this.get(), py, what)
+        Work::Socket(..) => None,
+        Work::Accepted(..) => begin(core, py, What::Own("accept"), None),
+        Work::File(..) => begin(core, py, What::Own("file operation"), None),
+    }
 }
 
 /// A callback begins that is called in the middle of other work.
@@ -154,33 +155,65 @@ pub(crate) fn callback_begins<'py>(
     this: &Bound<'py, LoopCore>,
     callable: &Bound<'py, PyAny>,
 ) -> Option<Doing<'py>> {
-    let what = callback(this.get(), callable.clone());
-    begin(this.get(), this.py(), what)
+    begin(this.get(), this.py(), callback(callable.clone()), None)
 }
 
-fn begin<'py>(core: &LoopCore, py: Python<'py>, mut what: What<'py>) -> Option<Doing<'py>> {
-    let has_open = with_recorder(core, py, |recorder, _lane| recorder.has_open())?;
-    if has_open {
-        finish_open(core, py, nanoseconds());
+/// What a transport says of itself: its kind and its peer.
+type Introduction<'a> = &'a dyn Fn() -> (&'static str, String);
+
+#[inline]
+fn begin<'py>(
+    core: &LoopCore,
+    py: Python<'py>,
+    mut what: What<'py>,
+    introduce: Option<Introduction<'_>>,
+) -> Option<Doing<'py>> {
+    if let Some(begin) = try_begin(core, py, &mut what)? {
+        return Some(Doing { begin, what });
     }
-    let begin = with_recorder(core, py, |recorder, lane| {
-        let lane = recorder.lane(lane);
-        if let What::Step(_, id, before) = &mut what {
-            *before = lane.running.replace((*id, lane.last));
-        }
-        lane.last
-    })?;
+    prepare(core, py, &mut what, introduce);
+    let begin = try_begin(core, py, &mut what)??;
     Some(Doing { begin, what })
+}
+
+/// Notes that work begins, and returns when; nothing if there is something to be noted before.
+#[inline]
+fn try_begin(core: &LoopCore, py: Python<'_>, what: &mut What<'_>) -> Option<Option<u64>> {
+    with_recorder(core, py, |recorder, lane| {
+        if recorder.has_open(lane) {
+            return None;
+        }
+        match what {
+            What::Step(task, id, before) => {
+                *id = recorder.known_task(task.as_ptr().addr())?;
+                let lane = recorder.lane(lane);
+                *before = lane.running.replace((*id, lane.last));
+            }
+            What::Told(told) if !recorder.knows_transport(told.transport.as_ptr().addr()) => return None,
+            _ => {}
+        }
+        Some(recorder.lane(lane).last)
+    })
+}
+
+/// Notes what is to be known before work begins: what it is about, and that the step in which the trace was started has ended.
+#[cold]
+fn prepare(core: &LoopCore, py: Python<'_>, what: &mut What<'_>, introduce: Option<Introduction<'_>>) {
+    finish_open(core, py, nanoseconds());
+    match (what, introduce) {
+        (What::Step(task, ..), _) => {
+            task_id(core, task);
+        }
+        (What::Told(told), Some(introduce)) => see_transport(core, py, &told.transport, introduce),
+        _ => {}
+    }
 }
 
 /// What a callback is.
 #[inline]
-fn callback<'py>(core: &LoopCore, callable: Bound<'py, PyAny>) -> What<'py> {
+fn callback(callable: Bound<'_, PyAny>) -> What<'_> {
     match waits::task_of(&callable) {
-        Some(task) => {
-            let id = task_id(core, &task);
-            What::Step(task, id, None)
-        }
+        Some(task) => What::Step(task, NONE, None),
         None => What::Callback(callable.unbind()),
     }
 }
@@ -192,39 +225,54 @@ fn task_id(core: &LoopCore, task: &Bound<'_, PyAny>) -> u32 {
     match with_recorder(core, py, |recorder, _lane| recorder.known_task(address)) {
         Some(Some(id)) => id,
         Some(None) => {
-            let id = with_recorder(core, py, |recorder, _lane| recorder.reserve()).unwrap_or(NONE);
-            note_task(core, task, id, None, nanoseconds());
-            id
+            let new = New { id: None, coroutine: None, parent: NONE, made_at: NONE, begin: nanoseconds() };
+            note_task(core, task, new)
         }
         None => NONE,
     }
 }
 
-/// Notes a task that was made at this time, with who has made it if that is known.
-fn note_task(core: &LoopCore, task: &Bound<'_, PyAny>, id: u32, maker: Option<(u32, u32)>, begin: u64) {
+/// How a task came to be: its number and its coroutine if they are known already, the task and the line that have made it, and when.
+struct New<'py> {
+    id: Option<u32>,
+    coroutine: Option<waits::Coroutine<'py>>,
+    parent: u32,
+    made_at: u32,
+    begin: u64,
+}
+
+/// Notes a task, and returns its number.
+fn note_task<'py>(core: &LoopCore, task: &Bound<'py, PyAny>, new: New<'py>) -> u32 {
     let py = task.py();
-    let coroutine = waits::Coroutine::of(task);
+    let New { id, coroutine, parent, made_at, begin } = new;
+    let address = task.as_ptr().addr();
+    let coroutine = waits::Coroutine::of(task).or(coroutine);
     let code = coroutine.as_ref().and_then(waits::Coroutine::code);
-    let is_known = code.as_ref().is_some_and(|code| {
-        with_recorder(core, py, |recorder, _lane| recorder.places.code(code).is_some()) == Some(true)
-    });
-    let mut coroutine_name = String::new();
-    if !is_known && let Some(coroutine) = &coroutine {
-        match coroutine.frame() {
-            Some(frame) => waits::learn(core, py, &[(frame.code(), -1)], &[frame]),
-            None => coroutine_name = coroutine.name(),
-        }
+    let note = |name: Option<&str>| {
+        with_recorder(core, py, |recorder, lane| {
+            let known = code.as_ref().and_then(|code| recorder.places.code(code));
+            let (coroutine, place) = match (known, name) {
+                (Some(code), _) => (code.name, code.begin),
+                (None, Some(name)) => (recorder.places.strings.number(name), NONE),
+                (None, None) => return None,
+            };
+            let id = id.unwrap_or_else(|| recorder.reserve());
+            recorder.add_task(id, lane, NewTask { address, coroutine, place, made_at, parent, begin });
+            Some(id)
+        })
+    };
+    match note(None) {
+        Some(Some(id)) => return id,
+        None => return NONE,
+        Some(None) => {}
     }
-    with_recorder(core, py, |recorder, lane| {
-        let known = code.as_ref().and_then(|code| recorder.places.code(code));
-        let (coroutine, place) = match known {
-            Some(code) => (code.name, code.begin),
-            None => (recorder.places.strings.number(&coroutine_name), NONE),
-        };
-        let (parent, made_at) = maker.unwrap_or((NONE, NONE));
-        let address = task.as_ptr().addr();
-        recorder.add_task(id, lane, NewTask { address, coroutine, place, made_at, parent, begin });
-    });
+    let mut name = String::new();
+    if let Some(coroutine) = &coroutine
+        && !waits::learn_coroutine(core, py, coroutine)
+    {
+        name = coroutine.name();
+    }
+    note(Some(&name)).flatten().unwrap_or(NONE)
 }
 
 /// A piece of work has ended.
@@ -232,8 +280,7 @@ pub(crate) fn work_ended(core: &LoopCore, py: Python<'_>, doing: Doing<'_>) {
     let end = nanoseconds();
     let Doing { begin, what } = doing;
     if let What::Step(task, id, before) = what {
-        with_recorder(core, py, |recorder, lane| recorder.lane(lane).running = before);
-        end_step(core, &task, id, begin, end);
+        end_step(core, &task, Step { id, begin, end, before });
         return;
     }
     let long = with_recorder(core, py, |recorder, lane| {
@@ -267,37 +314,47 @@ pub(crate) fn work_ended(core: &LoopCore, py: Python<'_>, doing: Doing<'_>) {
     });
 }
 
+/// A step of a task: its number, when it was, and what ran before in the same lane.
+struct Step {
+    id: u32,
+    begin: u64,
+    end: u64,
+    before: Option<(u32, u64)>,
+}
+
 /// A step of a task has ended.
-fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, id: u32, begin: u64, end: u64) {
+fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, step: Step) {
     let py = task.py();
-    let waiter = waits::waiter(task);
-    let (outcome, error) = match &waiter {
-        Some(_) => (Outcome::Pending, None),
-        None => waits::outcome(task),
-    };
+    let Step { id, begin, end, before } = step;
     let address = task.as_ptr().addr();
-    // By its end it has the name that it is meant to have; asyncio.create_task() itself may give it after it was made. One that
-    // waits may never end.
-    let (wait, name) = match outcome {
-        Outcome::Pending => {
-            let nameless = with_recorder(core, py, |recorder, _lane| recorder.is_nameless(address));
+    match waits::state(task) {
+        State::Ended(outcome, error) => {
+            // By its end it has the name that it is meant to have; asyncio.create_task() itself may give it after it was made.
+            let name = waits::name_of(task);
+            with_recorder(core, py, |recorder, lane| {
+                recorder.lane(lane).running = before;
+                recorder.step(lane, id, begin, end, None);
+                recorder.end_task(address, end, outcome, error.as_deref(), name);
+            });
+        }
+        State::Suspended(waiter) => {
+            let wait = waits::wait_of(core, task, waiter.as_ref());
+            // It may never end.
+            let nameless = with_recorder(core, py, |recorder, lane| {
+                recorder.lane(lane).running = before;
+                recorder.step(lane, id, begin, end, wait);
+                recorder.is_nameless(address)
+            });
             let name = (nameless == Some(true)).then(|| waits::name_of(task));
-            (waits::wait_of(core, task, waiter.as_ref()), name)
+            with_recorder(core, py, |recorder, lane| {
+                if let Some(name) = name {
+                    recorder.name_task(address, name);
+                }
+                // What the look at it took is nobody's time.
+                recorder.lane(lane).last = nanoseconds();
+            });
         }
-        _ => (None, Some(waits::name_of(task))),
-    };
-    with_recorder(core, py, |recorder, lane| {
-        recorder.step(lane, id, begin, end, wait);
-        if let Some(name) = name {
-            recorder.name_task(address, name);
-        }
-        if outcome != Outcome::Pending {
-            recorder.end_task(address, end, outcome, error.as_deref());
-        } else {
-            // What the look at it took is nobody's time.
-            recorder.lane(lane).last = nanoseconds();
-        }
-    });
+    }
 }
 
 type Named<'py> = (Option<String>, Option<Bound<'py, pyo3::types::PyCode>>, Option<Bound<'py, PyDict>>);
@@ -356,53 +413,81 @@ fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
     }
 }
 
-/// The making of a task, on its way.
-pub(crate) struct Making {
+/// The making of a task that may run before anybody sees it, on its way.
+pub(crate) struct Making<'py> {
+    coroutine: Option<waits::Coroutine<'py>>,
     begin: u64,
     id: u32,
-    parent: u32,
-    before: Option<Option<(u32, u64)>>,
+    before: Option<(u32, u64)>,
 }
 
-/// A task is about to be made. `eager`: it may run before anybody sees it.
-pub(crate) fn making_task(core: &LoopCore, py: Python<'_>, eager: bool) -> Option<Making> {
+/// A task is about to be made of this that may run at once.
+pub(crate) fn making_task<'py>(
+    core: &LoopCore,
+    py: Python<'py>,
+    coroutine: Option<&Bound<'py, PyAny>>,
+) -> Option<Making<'py>> {
+    let coroutine = coroutine.map(|coroutine| waits::Coroutine::new(coroutine.clone()));
+    // Of one that has ended less can be seen.
+    if let Some(coroutine) = &coroutine {
+        waits::learn_coroutine(core, py, coroutine);
+    }
     with_recorder(core, py, |recorder, lane| {
         let id = recorder.reserve();
         let begin = nanoseconds();
-        let running = &mut recorder.lane(lane).running;
-        let parent = running.map_or(NONE, |(parent, _)| parent);
         // Who makes tasks in the meantime is this one.
-        let before = eager.then(|| running.replace((id, begin)));
-        Making { begin, id, parent, before }
+        let before = recorder.lane(lane).running.replace((id, begin));
+        Making { coroutine, begin, id, before }
     })
 }
 
-/// A task was made, or something in its place, or nothing.
-pub(crate) fn task_made(core: &LoopCore, py: Python<'_>, making: Making, task: Option<&Bound<'_, PyAny>>) {
-    let Making { begin, id, parent, before } = making;
-    let eager = before.is_some();
-    if let Some(before) = before {
-        with_recorder(core, py, |recorder, lane| recorder.lane(lane).running = before);
+/// A task was made that runs from the next iteration on, or something in its place.
+pub(crate) fn task_made(core: &LoopCore, task: &Bound<'_, PyAny>) {
+    if !waits::is_task(task) {
+        return;
     }
+    let py = task.py();
+    let made_at = maker(core, py);
+    let Some((parent, begin)) = with_recorder(core, py, |recorder, lane| {
+        (recorder.lane(lane).running.map_or(NONE, |(parent, _)| parent), nanoseconds())
+    }) else {
+        return;
+    };
+    note_task(core, task, New { id: None, coroutine: None, parent, made_at, begin });
+}
+
+/// A task was made that may have run already, or something in its place, or nothing.
+#[cold]
+pub(crate) fn eager_task_made<'py>(
+    core: &LoopCore,
+    py: Python<'py>,
+    making: Making<'py>,
+    task: Option<&Bound<'py, PyAny>>,
+) {
+    let Making { coroutine, begin, id, before } = making;
+    with_recorder(core, py, |recorder, lane| recorder.lane(lane).running = before);
     let Some(task) = task.filter(|task| waits::is_task(task)) else { return };
     let address = task.as_ptr().addr();
     // A factory may give one that there is.
-    if eager && with_recorder(core, py, |recorder, _lane| recorder.known_task(address)).flatten().is_some() {
+    if with_recorder(core, py, |recorder, _lane| recorder.known_task(address)).flatten().is_some() {
         return;
     }
     let made_at = maker(core, py);
-    note_task(core, task, id, Some((parent, made_at)), begin);
-    if eager && (waits::waiter(task).is_some() || waits::outcome(task).0 != Outcome::Pending) {
-        let last = with_recorder(core, py, |recorder, lane| recorder.lane(lane).last);
-        let busy = with_recorder(core, py, |recorder, lane| recorder.lane(lane).busy);
-        end_step(core, task, id, begin, nanoseconds());
-        // It ran inside of what runs, whose time it is.
-        with_recorder(core, py, |recorder, lane| {
-            let lane = recorder.lane(lane);
-            lane.last = last.unwrap_or(lane.last);
-            lane.busy = busy.unwrap_or(lane.busy);
-        });
+    let parent = before.map_or(NONE, |(parent, _)| parent);
+    note_task(core, task, New { id: Some(id), coroutine, parent, made_at, begin });
+    if matches!(waits::state(task), State::Suspended(None)) {
+        return;
     }
+    let now = with_recorder(core, py, |recorder, lane| {
+        let lane = recorder.lane(lane);
+        (lane.last, lane.busy)
+    });
+    end_step(core, task, Step { id, begin, end: nanoseconds(), before });
+    // It ran inside of what runs, whose time it is.
+    with_recorder(core, py, |recorder, lane| {
+        let lane = recorder.lane(lane);
+        (lane.last, lane.busy) = now.unwrap_or((lane.last, lane.busy));
+    });
 }
 
 /// The line that makes a task: the innermost of the program's own within the callback that runs, else of a package.
@@ -412,25 +497,19 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
     for _ in 0..DEEPEST_MAKER {
         let Some(this) = frame.take() else { break };
         let point = [(this.code(), this.offset())];
-        waits::learn(core, py, &point, std::slice::from_ref(&this));
-        let found = with_recorder(core, py, |recorder, _lane| {
-            let code = recorder.places.code(&point[0].0)?;
-            Some((code.owner, code.runs_the_loop, recorder.places.point(&point[0])))
-        });
-        let Some(Some((owner, runs_the_loop, place))) = found else { break };
-        if runs_the_loop {
-            break;
-        }
-        match owner {
-            places::Owner::Program => return place,
-            places::Owner::Package if of_package == NONE => {
-                of_package = place;
-                let is_alone = with_recorder(core, py, |recorder, _lane| recorder.places.is_alone(place));
-                if is_alone == Some(true) {
-                    return place;
-                }
+        let look = || with_recorder(core, py, |recorder, _lane| recorder.places.maker(&point[0]));
+        let found = match look() {
+            Some(None) => {
+                waits::learn(core, py, &point, std::slice::from_ref(&this));
+                look()
             }
-            places::Owner::Package | places::Owner::Python => {}
+            found => found,
+        };
+        match found.flatten() {
+            Some(Maker::Line(place)) => return place,
+            Some(Maker::Package(place)) if of_package == NONE => of_package = place,
+            Some(Maker::Package(_) | Maker::Further) => {}
+            Some(Maker::Loop) | None => break,
         }
         frame = this.back();
     }
@@ -441,6 +520,7 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
 }
 
 /// Notes a transport that is not known yet.
+#[cold]
 fn see_transport(
     core: &LoopCore,
     py: Python<'_>,
@@ -456,7 +536,7 @@ fn see_transport(
 }
 
 /// Bytes have gone through a transport.
-#[cold]
+#[inline(never)]
 pub(crate) fn moved(
     core: &LoopCore,
     py: Python<'_>,
@@ -465,11 +545,16 @@ pub(crate) fn moved(
     received: usize,
     sent: usize,
 ) {
-    see_transport(core, py, transport, introduce);
-    with_recorder(core, py, |recorder, lane| {
-        let at = recorder.lane(lane).last;
-        recorder.moved(transport.as_ptr().addr(), at, received, sent);
-    });
+    let note = || {
+        with_recorder(core, py, |recorder, lane| {
+            let at = recorder.lane(lane).last;
+            recorder.moved(transport.as_ptr().addr(), at, received, sent)
+        })
+    };
+    if note() == Some(false) {
+        see_transport(core, py, transport, introduce);
+        note();
+    }
 }
 
 /// A transport has ended.

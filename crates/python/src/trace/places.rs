@@ -144,6 +144,19 @@ impl Description {
     }
 }
 
+/// What a frame on the way outwards from a task's making says about who makes it.
+#[derive(Clone, Copy)]
+pub(super) enum Maker {
+    /// It is this line.
+    Line(u32),
+    /// It is this line of a package, if there is none of the program's further out.
+    Package(u32),
+    /// It is further out.
+    Further,
+    /// It is the loop: there is none.
+    Loop,
+}
+
 /// All that is known of the program's code.
 pub(super) struct Places {
     libraries: Libraries,
@@ -154,6 +167,7 @@ pub(super) struct Places {
     points: NumberMap<(usize, i32), u32>,
     known_places: NumberMap<Place, u32>,
     known_stacks: NumberMap<Box<[u32]>, u32>,
+    makers: NumberMap<(usize, i32), Maker>,
     /// How often a package's line has made tasks without a line of the program's above it.
     alone: NumberMap<u32, u8>,
     /// Reused from one chain to the next.
@@ -174,6 +188,7 @@ impl Places {
             points: NumberMap::default(),
             known_places: NumberMap::default(),
             known_stacks: NumberMap::default(),
+            makers: NumberMap::default(),
             alone: NumberMap::default(),
             chain: Vec::new(),
         }
@@ -222,15 +237,42 @@ impl Places {
         place
     }
 
-    /// True of a package's line that so often has made tasks of its own accord, for a server's callback say, that nobody looks any
-    /// more for a line of the program's that has called it.
-    pub(super) fn is_alone(&self, place: u32) -> bool {
-        self.alone.get(&place).is_some_and(|count| *count == u8::MAX)
+    /// What a point says about who makes a task; `None` if its code is not known.
+    #[inline]
+    pub(super) fn maker(&mut self, point: &Point<'_>) -> Option<Maker> {
+        match self.makers.get(&(point.0.as_ptr().addr(), point.1)) {
+            Some(maker) => Some(*maker),
+            None => self.new_maker(point),
+        }
     }
 
+    #[cold]
+    fn new_maker(&mut self, point: &Point<'_>) -> Option<Maker> {
+        let code = self.code(&point.0)?;
+        let (owner, runs_the_loop) = (code.owner, code.runs_the_loop);
+        let maker = match owner {
+            _ if runs_the_loop => Maker::Loop,
+            Owner::Python => Maker::Further,
+            Owner::Package => Maker::Package(self.point(point)),
+            Owner::Program => Maker::Line(self.point(point)),
+        };
+        self.makers.insert((point.0.as_ptr().addr(), point.1), maker);
+        Some(maker)
+    }
+
+    /// Notes that a package's line has made a task without a line of the program's that has called it. One that does so often, for a
+    /// server's callback say, is soon taken for the maker without looking further.
+    #[cold]
     pub(super) fn note_alone(&mut self, place: u32) {
         let count = self.alone.entry(place).or_default();
         *count = count.saturating_add(1);
+        if *count == u8::MAX {
+            for maker in self.makers.values_mut() {
+                if matches!(maker, Maker::Package(its) if *its == place) {
+                    *maker = Maker::Line(place);
+                }
+            }
+        }
     }
 
     /// The number of a chain, all of whose code is known. [`NONE`] of an empty one, and when there are too many.

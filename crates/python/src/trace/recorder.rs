@@ -18,16 +18,20 @@ const BUCKET: u64 = 10_000_000;
 const MOST_TRANSPORTS: usize = 50_000;
 
 /// A task's name.
-#[derive(Clone, PartialEq)]
 pub(super) enum Name {
-    /// It was not asked for yet.
-    Unknown,
     /// `Task-` and this number.
     Number(u64),
     Text(Box<str>),
 }
 
 impl Name {
+    /// It was not asked for yet. (asyncio counts from 1.)
+    pub(super) const UNKNOWN: Self = Self::Number(0);
+
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self, Self::Number(0))
+    }
+
     pub(super) fn of(name: &str) -> Self {
         let number =
             name.strip_prefix("Task-").filter(|digits| !digits.starts_with('0') && digits.len() < 19);
@@ -52,6 +56,7 @@ pub(super) struct Task {
     pub(super) id: u32,
     pub(super) lane: u16,
     pub(super) outcome: Outcome,
+    /// Asked for when it ends or first waits.
     pub(super) name: Name,
     pub(super) coroutine: u32,
     pub(super) place: u32,
@@ -61,6 +66,9 @@ pub(super) struct Task {
     pub(super) end: u64,
     pub(super) error: u32,
 }
+
+// One is written for each task.
+const _: () = assert!(size_of::<Task>() <= 64);
 
 /// What is known of a task when it is first seen.
 pub(super) struct NewTask {
@@ -126,6 +134,9 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(generation: u32, begin: u64, threshold: u64, capacity: usize, places: Places) -> Self {
+        let mut ended = VecDeque::new();
+        // As the ring's.
+        let _ = ended.try_reserve_exact(capacity);
         Self {
             generation,
             begin,
@@ -134,7 +145,7 @@ impl Recorder {
             ring: Ring::new(capacity),
             lanes: Vec::new(),
             live: NumberMap::default(),
-            ended: VecDeque::new(),
+            ended,
             most_ended: capacity,
             next_task: 0,
             dropped_tasks: 0,
@@ -190,8 +201,8 @@ impl Recorder {
     }
 
     #[inline]
-    pub(super) fn has_open(&self) -> bool {
-        self.started_in.is_some()
+    pub(super) fn has_open(&self, lane: u16) -> bool {
+        self.started_in.as_ref().is_some_and(|(its, ..)| *its == lane)
     }
 
     /// The task in whose step the trace was started, if it was this loop's; its number and since when it runs.
@@ -208,7 +219,7 @@ impl Recorder {
             id,
             lane,
             outcome: Outcome::Pending,
-            name: Name::Unknown,
+            name: Name::UNKNOWN,
             coroutine,
             place,
             made_at,
@@ -224,7 +235,7 @@ impl Recorder {
 
     #[inline]
     pub(super) fn is_nameless(&self, address: usize) -> bool {
-        self.live.get(&address).is_some_and(|task| task.name == Name::Unknown)
+        self.live.get(&address).is_some_and(|task| !task.name.is_known())
     }
 
     #[inline]
@@ -234,10 +245,18 @@ impl Recorder {
         }
     }
 
-    pub(super) fn end_task(&mut self, address: usize, end: u64, outcome: Outcome, error: Option<&str>) {
+    pub(super) fn end_task(
+        &mut self,
+        address: usize,
+        end: u64,
+        outcome: Outcome,
+        error: Option<&str>,
+        name: Name,
+    ) {
         let Some(mut task) = self.live.remove(&address) else { return };
         task.end = end;
         task.outcome = outcome;
+        task.name = name;
         task.error = error.map_or(NONE, |error| self.places.strings.number(error));
         self.keep(task);
     }
@@ -315,9 +334,10 @@ impl Recorder {
         );
     }
 
-    /// Notes bytes.
-    pub(super) fn moved(&mut self, address: usize, at: u64, received: usize, sent: usize) {
-        let Some(transport) = self.transports.get_mut(&address) else { return };
+    /// Notes bytes; false if the transport is not known.
+    #[inline]
+    pub(super) fn moved(&mut self, address: usize, at: u64, received: usize, sent: usize) -> bool {
+        let Some(transport) = self.transports.get_mut(&address) else { return false };
         transport.received += received as u64;
         transport.sent += sent as u64;
         let (begin, in_, out) = &mut transport.bucket;
@@ -330,6 +350,7 @@ impl Recorder {
         }
         *in_ = in_.saturating_add(received as u32);
         *out = out.saturating_add(sent as u32);
+        true
     }
 
     pub(super) fn end_transport(&mut self, address: usize, end: u64) {

@@ -64,7 +64,11 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { events: Vec::new(), oldest: 0, capacity: capacity.max(1), dropped: 0 }
+        let mut events = Vec::new();
+        // Memory that is reserved is not used before it is written to; to grow it by and by would be to copy it again and again.
+        // Where the system refuses so much, it grows.
+        let _ = events.try_reserve_exact(capacity);
+        Self { events, oldest: 0, capacity: capacity.max(1), dropped: 0 }
     }
 
     #[inline]

@@ -10,8 +10,10 @@ use super::recorder::{Name, Outcome};
 use super::ring::Kind;
 use super::with_recorder;
 use crate::event_loop::LoopCore;
+#[cfg(not(Py_GIL_DISABLED))]
+use crate::ffi::suspended::first_word;
 use crate::ffi::suspended::{
-    Awaitable, Frame, attribute, awaitable, builtin, first_referent, function, is_instance,
+    Awaitable, Frame, Getter, attribute, awaitable, builtin, first_referent, function, is_instance,
 };
 
 /// So deep a chain of coroutines is followed.
@@ -20,11 +22,39 @@ const DEEPEST: usize = 64;
 /// asyncio's classes and functions of tasks.
 struct Asyncio {
     task: Option<Py<PyAny>>,
+    native: Option<Native>,
     get_name: Option<Py<PyAny>>,
     /// The class written in Python, its `__step` and its `__wakeup`.
     python_task: Option<Py<PyAny>>,
     python_steps: Vec<Py<PyAny>>,
     method: Option<Py<PyAny>>,
+    future: Option<Py<PyAny>>,
+}
+
+/// How tasks and coroutines of C's are read. What is looked for by name in a class each time costs a multiple.
+struct Native {
+    coroutine: Getter,
+    state: Getter,
+    exception: Getter,
+    waiter: Getter,
+    /// The state of a future.
+    future_state: Getter,
+    /// The code of a coroutine.
+    code: Getter,
+}
+
+impl Native {
+    fn of(task: &Bound<'_, PyAny>, future: &Bound<'_, PyAny>) -> Option<Self> {
+        let coroutine = task.py().import("types").ok()?.getattr("CoroutineType").ok()?;
+        Some(Self {
+            coroutine: Getter::of(task, "_coro")?,
+            state: Getter::of(task, "_state")?,
+            exception: Getter::of(task, "_exception")?,
+            waiter: Getter::of(task, "_fut_waiter")?,
+            future_state: Getter::of(future, "_state")?,
+            code: Getter::of(&coroutine, "cr_code")?,
+        })
+    }
 }
 
 fn asyncio(py: Python<'_>) -> &Asyncio {
@@ -32,21 +62,34 @@ fn asyncio(py: Python<'_>) -> &Asyncio {
     ASYNCIO.get_or_init(py, || {
         let of = |module: &str, name: &str| py.import(module).and_then(|module| module.getattr(name)).ok();
         let task = of("_asyncio", "Task");
+        let future = of("_asyncio", "Future");
         let python_task = of("asyncio.tasks", "_PyTask");
         let step = |name: &str| python_task.as_ref()?.getattr(name).ok().map(Bound::unbind);
         Asyncio {
             get_name: task.as_ref().and_then(|task| task.getattr("get_name").ok()).map(Bound::unbind),
+            native: task.as_ref().zip(future.as_ref()).and_then(|(task, future)| Native::of(task, future)),
             python_steps: ["_Task__step", "_Task__wakeup"].into_iter().filter_map(step).collect(),
             task: task.map(Bound::unbind),
             python_task: python_task.map(Bound::unbind),
             method: of("types", "MethodType").map(Bound::unbind),
+            future: future.map(Bound::unbind),
         }
     })
 }
 
+/// How a task is read, if it is one of C's.
+#[inline]
+fn native<'a>(task: &Bound<'_, PyAny>, asyncio: &'a Asyncio) -> Option<&'a Native> {
+    asyncio.native.as_ref().filter(|_| is_native(task, asyncio))
+}
+
+#[inline]
+fn is_native(object: &Bound<'_, PyAny>, asyncio: &Asyncio) -> bool {
+    asyncio.task.as_ref().is_some_and(|class| is_instance(object, class.bind(object.py())))
+}
+
 fn is_native_task(object: &Bound<'_, PyAny>) -> bool {
-    let py = object.py();
-    asyncio(py).task.as_ref().is_some_and(|class| is_instance(object, class.bind(py)))
+    is_native(object, asyncio(object.py()))
 }
 
 /// True of asyncio's tasks and what inherits from them.
@@ -59,7 +102,7 @@ pub(super) fn is_task(object: &Bound<'_, PyAny>) -> bool {
 /// The task that a callback is a step of.
 #[inline]
 pub(super) fn task_of<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    static STEP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static STEP: PyOnceLock<(Py<PyType>, Getter)> = PyOnceLock::new();
     static WAKEUP: PyOnceLock<usize> = PyOnceLock::new();
     let py = callable.py();
     if let Some((address, bound)) = builtin(callable) {
@@ -80,14 +123,15 @@ pub(super) fn task_of<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, Py
     }
     let class = callable.get_type();
     match STEP.get(py) {
-        Some(step) if class.is(step) => return attribute(callable, intern!(py, "__self__")),
+        Some((step, task)) if class.is(step) => return task.get(callable),
         Some(_) => {}
         None => {
             if class.name().is_ok_and(|name| name == "TaskStepMethWrapper")
                 && class.module().is_ok_and(|module| module == "_asyncio" || module == "builtins")
-                && let Some(task) = attribute(callable, intern!(py, "__self__")).filter(is_native_task)
+                && let Some(getter) = Getter::of(&class, "__self__")
+                && let Some(task) = getter.get(callable).filter(is_native_task)
             {
-                let _ = STEP.set(py, class.unbind());
+                let _ = STEP.set(py, (class.unbind(), getter));
                 return Some(task);
             }
         }
@@ -115,8 +159,23 @@ pub(super) fn method<'py>(callable: &Bound<'py, PyAny>) -> Option<(Bound<'py, Py
 /// The name of a task.
 pub(super) fn name_of(task: &Bound<'_, PyAny>) -> Name {
     let py = task.py();
-    let name = match &asyncio(py).get_name {
-        Some(get_name) if is_native_task(task) => get_name.bind(py).call1((task,)).ok(),
+    let asyncio = asyncio(py);
+    // Of a task of C's the first word that it shows the garbage collector is its name, from Python 3.12 on as a number if it was
+    // given none (`TaskObj_traverse`, `task_init`); `get_name()` would make a string of that. Without a GIL it may be replaced
+    // meanwhile.
+    #[cfg(not(Py_GIL_DISABLED))]
+    if asyncio.task.as_ref().is_some_and(|class| task.get_type().is(class))
+        && let Some(name) = first_word(task)
+    {
+        if let Ok(name) = name.cast::<PyString>() {
+            return Name::of(name.to_str().unwrap_or_default());
+        }
+        if let Ok(number) = name.extract() {
+            return Name::Number(number);
+        }
+    }
+    let name = match &asyncio.get_name {
+        Some(get_name) if is_native(task, asyncio) => get_name.bind(py).call1((task,)).ok(),
         _ => attribute(task, intern!(py, "_name")),
     };
     let name =
@@ -124,30 +183,51 @@ pub(super) fn name_of(task: &Bound<'_, PyAny>) -> Name {
     Name::of(name.unwrap_or_default())
 }
 
-/// Whether a task has ended, and how; with the name of the class of what it has raised.
-pub(super) fn outcome(task: &Bound<'_, PyAny>) -> (Outcome, Option<String>) {
+/// How a task is after a step.
+pub(super) enum State<'py> {
+    /// It is suspended, and waits for this, or for its turn.
+    Suspended(Option<Bound<'py, PyAny>>),
+    /// It has ended; with the name of the class of what it has raised.
+    Ended(Outcome, Option<String>),
+}
+
+/// How a task is after a step.
+pub(super) fn state<'py>(task: &Bound<'py, PyAny>) -> State<'py> {
     let py = task.py();
-    let Some(state) = attribute(task, intern!(py, "_state")) else { return (Outcome::Pending, None) };
-    let Ok(state) = state.cast::<PyString>() else { return (Outcome::Pending, None) };
-    if state == "PENDING" {
-        return (Outcome::Pending, None);
-    }
-    if state == "CANCELLED" {
-        return (Outcome::Cancelled, None);
-    }
-    match attribute(task, intern!(py, "_exception")).filter(|exception| !exception.is_none()) {
-        None => (Outcome::Returned, None),
-        Some(error) => {
-            let name = error.get_type().qualname().map(|name| name.to_string());
-            (Outcome::Raised, name.ok())
+    let native = native(task, asyncio(py));
+    let read = |getter: fn(&Native) -> &Getter, name| match native {
+        Some(native) => getter(native).get(task),
+        None => attribute(task, name),
+    };
+    let outcome = match read(|native| &native.state, intern!(py, "_state")) {
+        Some(state) if is_word(&state, intern!(py, "FINISHED")) => Outcome::Returned,
+        Some(state) if is_word(&state, intern!(py, "CANCELLED")) => Outcome::Cancelled,
+        _ => Outcome::Pending,
+    };
+    match outcome {
+        Outcome::Pending => {
+            let waiter = read(|native| &native.waiter, intern!(py, "_fut_waiter"));
+            State::Suspended(waiter.filter(|waiter| !waiter.is_none()))
         }
+        Outcome::Returned => {
+            let error = read(|native| &native.exception, intern!(py, "_exception"));
+            match error.filter(|error| !error.is_none()) {
+                None => State::Ended(Outcome::Returned, None),
+                Some(error) => {
+                    let name = error.get_type().qualname().map(|name| name.to_string());
+                    State::Ended(Outcome::Raised, name.ok())
+                }
+            }
+        }
+        outcome => State::Ended(outcome, None),
     }
 }
 
-/// What the task has given asyncio to wait for.
+/// True of this string. Those that asyncio uses are interned, as is `word`.
 #[inline]
-pub(super) fn waiter<'py>(task: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    attribute(task, intern!(task.py(), "_fut_waiter")).filter(|waiter| !waiter.is_none())
+fn is_word(object: &Bound<'_, PyAny>, word: &Bound<'_, PyString>) -> bool {
+    object.is(word)
+        || object.cast_exact::<PyString>().is_ok_and(|string| string.to_str().ok() == word.to_str().ok())
 }
 
 /// The frame of a coroutine or its like, and what that awaits.
@@ -230,6 +310,18 @@ pub(super) fn learn(event_loop: &LoopCore, py: Python<'_>, points: &[Point<'_>],
     });
 }
 
+/// Notes a coroutine's code if it is not known yet; false if it cannot be seen.
+pub(super) fn learn_coroutine(event_loop: &LoopCore, py: Python<'_>, coroutine: &Coroutine<'_>) -> bool {
+    let Some(code) = coroutine.code() else { return false };
+    let known = with_recorder(event_loop, py, |recorder, _lane| recorder.places.code(&code).is_some());
+    if known != Some(false) {
+        return true;
+    }
+    let Some(frame) = coroutine.frame() else { return false };
+    learn(event_loop, py, &[(code, -1)], &[frame]);
+    true
+}
+
 /// What a task that is suspended waits for: the kind, the address of a task if that is what it waits for, and the stack.
 pub(super) fn wait_of(
     event_loop: &LoopCore,
@@ -258,9 +350,23 @@ pub(super) fn wait_of(
     let (kind, on_task, stack) = noted;
     let kind = match waiter {
         None => Kind::Ready,
+        Some(waiter) if is_done(waiter) => Kind::Ready,
         Some(waiter) => kind.unwrap_or_else(|| if on.is_some() { Kind::Task } else { by_future(waiter) }),
     };
     Some((kind, on_task, stack))
+}
+
+/// True of a future of asyncio's that was done already when the task came to wait for it: the task waits for its turn.
+fn is_done(future: &Bound<'_, PyAny>) -> bool {
+    let py = future.py();
+    let asyncio = asyncio(py);
+    let state = match (&asyncio.native, &asyncio.future) {
+        (Some(native), Some(class)) if is_instance(future, class.bind(py)) => native.future_state.get(future),
+        _ => attribute(future, intern!(py, "_state")),
+    };
+    state.is_some_and(|state| {
+        is_word(&state, intern!(py, "FINISHED")) || is_word(&state, intern!(py, "CANCELLED"))
+    })
 }
 
 /// The kind of a wait by the future, as in `whilst._waits`.
@@ -302,21 +408,32 @@ pub(super) struct Coroutine<'py> {
 }
 
 impl<'py> Coroutine<'py> {
+    /// A task's. (One that ends before anybody sees it, as eager ones may, has none any more.)
     pub(super) fn of(task: &Bound<'py, PyAny>) -> Option<Self> {
-        let object = attribute(task, intern!(task.py(), "_coro"))?;
+        let object = match native(task, asyncio(task.py())) {
+            Some(native) => native.coroutine.get(task),
+            None => attribute(task, intern!(task.py(), "_coro")),
+        };
+        object.filter(|object| !object.is_none()).map(Self::new)
+    }
+
+    pub(super) fn new(object: Bound<'py, PyAny>) -> Self {
         let kind = awaitable(&object);
-        Some(Self { object, kind })
+        Self { object, kind }
     }
 
     /// Its code, if it is a coroutine of CPython's.
     pub(super) fn code(&self) -> Option<Bound<'py, PyCode>> {
         let py = self.object.py();
-        let name = match self.kind {
-            Awaitable::Coroutine => intern!(py, "cr_code"),
-            Awaitable::Generator => intern!(py, "gi_code"),
-            Awaitable::AsyncGenerator | Awaitable::Other => return None,
+        let code = match self.kind {
+            Awaitable::Coroutine => match &asyncio(py).native {
+                Some(native) => native.code.get(&self.object),
+                None => attribute(&self.object, intern!(py, "cr_code")),
+            },
+            Awaitable::Generator => attribute(&self.object, intern!(py, "gi_code")),
+            Awaitable::AsyncGenerator | Awaitable::Other => None,
         };
-        attribute(&self.object, name)?.cast_into_exact().ok()
+        code?.cast_into_exact().ok()
     }
 
     /// Its frame, until it has ended. (To ask for it makes an object.)
