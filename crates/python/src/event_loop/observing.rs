@@ -67,7 +67,7 @@ impl LoopCore {
     #[inline]
     pub(crate) fn trace_received<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
         if self.is_watched_by(TRACE) {
-            trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), bytes, 0);
+            trace::moved(self, py, transport.as_py(), &|| transport.get().introduce(py), bytes, 0);
         }
     }
 
@@ -75,7 +75,7 @@ impl LoopCore {
     #[inline]
     pub(crate) fn trace_sent<T: Traced>(&self, py: Python<'_>, transport: &Object<T>, bytes: usize) {
         if self.is_watched_by(TRACE) {
-            trace::moved(self, py, transport.as_py(), || transport.get().introduce(py), 0, bytes);
+            trace::moved(self, py, transport.as_py(), &|| transport.get().introduce(py), 0, bytes);
         }
     }
 
@@ -151,6 +151,8 @@ impl LoopCore {
     }
 
     /// Does a piece of work as debug mode wants it: it is reported if it took long.
+    #[cold]
+    #[inline(never)]
     fn perform_in_debug_mode(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
         let py = this.py();
         match work {

@@ -51,6 +51,7 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Looks into the recorder as the loop with this lane; `None` if nothing is recorded any more, which the loop then knows, too.
+#[inline]
 fn with_recorder<R>(
     core: &LoopCore,
     py: Python<'_>,
@@ -58,19 +59,26 @@ fn with_recorder<R>(
 ) -> Option<R> {
     RECORDER.with(py, |place| {
         let Some(recorder) = place else {
-            core.set_watcher(TRACE, false);
+            no_longer(core);
             return None;
         };
         let known = core.lane.load(Ordering::Relaxed);
-        let lane = if (known >> 32) as u32 == recorder.generation {
-            known as u16
-        } else {
-            let lane = recorder.add_lane(core.driver_name, nanoseconds());
-            core.lane.store(u64::from(recorder.generation) << 32 | u64::from(lane), Ordering::Relaxed);
-            lane
-        };
+        let lane =
+            if (known >> 32) as u32 == recorder.generation { known as u16 } else { new_lane(core, recorder) };
         Some(look(recorder, lane))
     })
+}
+
+#[cold]
+fn no_longer(core: &LoopCore) {
+    core.set_watcher(TRACE, false);
+}
+
+#[cold]
+fn new_lane(core: &LoopCore, recorder: &mut Recorder) -> u16 {
+    let lane = recorder.add_lane(core.driver_name, nanoseconds());
+    core.lane.store(u64::from(recorder.generation) << 32 | u64::from(lane), Ordering::Relaxed);
+    lane
 }
 
 /// What the loop is doing.
@@ -159,9 +167,10 @@ pub(crate) fn callback_begins<'py>(
 }
 
 /// What a transport says of itself: its kind and its peer.
-type Introduction<'a> = &'a dyn Fn() -> (&'static str, String);
+pub(crate) type Introduction<'a> = &'a dyn Fn() -> (&'static str, String);
 
-#[inline]
+/// (One for all: what a program runs in between leaves nothing of this in the processor's caches, so that small is fast.)
+#[inline(never)]
 fn begin<'py>(
     core: &LoopCore,
     py: Python<'py>,
@@ -225,18 +234,20 @@ fn task_id(core: &LoopCore, task: &Bound<'_, PyAny>) -> u32 {
     match with_recorder(core, py, |recorder, _lane| recorder.known_task(address)) {
         Some(Some(id)) => id,
         Some(None) => {
-            let new = New { id: None, coroutine: None, parent: NONE, made_at: NONE, begin: nanoseconds() };
+            let new =
+                New { id: None, coroutine: None, parent: Some(NONE), made_at: NONE, begin: nanoseconds() };
             note_task(core, task, new)
         }
         None => NONE,
     }
 }
 
-/// How a task came to be: its number and its coroutine if they are known already, the task and the line that have made it, and when.
+/// How a task came to be: its number and its coroutine if they are known already, the task that has made it (`None`: the one that
+/// runs), the line, and when.
 struct New<'py> {
     id: Option<u32>,
     coroutine: Option<waits::Coroutine<'py>>,
-    parent: u32,
+    parent: Option<u32>,
     made_at: u32,
     begin: u64,
 }
@@ -257,6 +268,8 @@ fn note_task<'py>(core: &LoopCore, task: &Bound<'py, PyAny>, new: New<'py>) -> u
                 (None, None) => return None,
             };
             let id = id.unwrap_or_else(|| recorder.reserve());
+            let parent =
+                parent.unwrap_or_else(|| recorder.lane(lane).running.map_or(NONE, |(parent, _)| parent));
             recorder.add_task(id, lane, NewTask { address, coroutine, place, made_at, parent, begin });
             Some(id)
         })
@@ -266,8 +279,19 @@ fn note_task<'py>(core: &LoopCore, task: &Bound<'py, PyAny>, new: New<'py>) -> u
         None => return NONE,
         Some(None) => {}
     }
+    note_new_coroutine(core, py, coroutine.as_ref(), &note)
+}
+
+/// Notes a task whose coroutine's code is not known yet.
+#[cold]
+fn note_new_coroutine(
+    core: &LoopCore,
+    py: Python<'_>,
+    coroutine: Option<&waits::Coroutine<'_>>,
+    note: &dyn Fn(Option<&str>) -> Option<Option<u32>>,
+) -> u32 {
     let mut name = String::new();
-    if let Some(coroutine) = &coroutine
+    if let Some(coroutine) = coroutine
         && !waits::learn_coroutine(core, py, coroutine)
     {
         name = coroutine.name();
@@ -287,10 +311,15 @@ pub(crate) fn work_ended(core: &LoopCore, py: Python<'_>, doing: Doing<'_>) {
         recorder.worked(lane, begin, end);
         end.saturating_sub(begin) >= recorder.threshold
     });
-    if long != Some(true) {
-        return;
+    if long == Some(true) {
+        note_long(core, py, &what, begin, end);
     }
-    let (name, point, globals) = named(py, &what);
+}
+
+/// A callback has ended that took long.
+#[cold]
+fn note_long(core: &LoopCore, py: Python<'_>, what: &What<'_>, begin: u64, end: u64) {
+    let (name, point, globals) = named(py, what);
     if let (Some(code), Some(globals)) = (&point, &globals) {
         let known = with_recorder(core, py, |recorder, _lane| recorder.places.code(code).is_some());
         if known == Some(false) {
@@ -324,11 +353,11 @@ struct Step {
 
 /// A step of a task has ended.
 fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, step: Step) {
-    let py = task.py();
-    let Step { id, begin, end, before } = step;
-    let address = task.as_ptr().addr();
     match waits::state(task) {
         State::Ended(outcome, error) => {
+            let py = task.py();
+            let Step { id, begin, end, before } = step;
+            let address = task.as_ptr().addr();
             // By its end it has the name that it is meant to have; asyncio.create_task() itself may give it after it was made.
             let name = waits::name_of(task);
             with_recorder(core, py, |recorder, lane| {
@@ -337,24 +366,31 @@ fn end_step(core: &LoopCore, task: &Bound<'_, PyAny>, step: Step) {
                 recorder.end_task(address, end, outcome, error.as_deref(), name);
             });
         }
-        State::Suspended(waiter) => {
-            let wait = waits::wait_of(core, task, waiter.as_ref());
-            // It may never end.
-            let nameless = with_recorder(core, py, |recorder, lane| {
-                recorder.lane(lane).running = before;
-                recorder.step(lane, id, begin, end, wait);
-                recorder.is_nameless(address)
-            });
-            let name = (nameless == Some(true)).then(|| waits::name_of(task));
-            with_recorder(core, py, |recorder, lane| {
-                if let Some(name) = name {
-                    recorder.name_task(address, name);
-                }
-                // What the look at it took is nobody's time.
-                recorder.lane(lane).last = nanoseconds();
-            });
-        }
+        State::Suspended(waiter) => end_suspended(core, task, step, waiter.as_ref()),
     }
+}
+
+/// A step of a task has ended that has not.
+#[inline(never)]
+fn end_suspended(core: &LoopCore, task: &Bound<'_, PyAny>, step: Step, waiter: Option<&Bound<'_, PyAny>>) {
+    let py = task.py();
+    let Step { id, begin, end, before } = step;
+    let address = task.as_ptr().addr();
+    let wait = waits::wait_of(core, task, waiter);
+    // It may never end.
+    let nameless = with_recorder(core, py, |recorder, lane| {
+        recorder.lane(lane).running = before;
+        recorder.step(lane, id, begin, end, wait);
+        recorder.is_nameless(address)
+    });
+    let name = (nameless == Some(true)).then(|| waits::name_of(task));
+    with_recorder(core, py, |recorder, lane| {
+        if let Some(name) = name {
+            recorder.name_task(address, name);
+        }
+        // What the look at it took is nobody's time.
+        recorder.lane(lane).last = nanoseconds();
+    });
 }
 
 type Named<'py> = (Option<String>, Option<Bound<'py, pyo3::types::PyCode>>, Option<Bound<'py, PyDict>>);
@@ -448,12 +484,7 @@ pub(crate) fn task_made(core: &LoopCore, task: &Bound<'_, PyAny>) {
     }
     let py = task.py();
     let made_at = maker(core, py);
-    let Some((parent, begin)) = with_recorder(core, py, |recorder, lane| {
-        (recorder.lane(lane).running.map_or(NONE, |(parent, _)| parent), nanoseconds())
-    }) else {
-        return;
-    };
-    note_task(core, task, New { id: None, coroutine: None, parent, made_at, begin });
+    note_task(core, task, New { id: None, coroutine: None, parent: None, made_at, begin: nanoseconds() });
 }
 
 /// A task was made that may have run already, or something in its place, or nothing.
@@ -473,7 +504,7 @@ pub(crate) fn eager_task_made<'py>(
         return;
     }
     let made_at = maker(core, py);
-    let parent = before.map_or(NONE, |(parent, _)| parent);
+    let parent = Some(before.map_or(NONE, |(parent, _)| parent));
     note_task(core, task, New { id: Some(id), coroutine, parent, made_at, begin });
     if matches!(waits::state(task), State::Suspended(None)) {
         return;
@@ -521,12 +552,7 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
 
 /// Notes a transport that is not known yet.
 #[cold]
-fn see_transport(
-    core: &LoopCore,
-    py: Python<'_>,
-    transport: &Py<PyAny>,
-    introduce: impl FnOnce() -> (&'static str, String),
-) {
+fn see_transport(core: &LoopCore, py: Python<'_>, transport: &Py<PyAny>, introduce: Introduction<'_>) {
     let address = transport.as_ptr().addr();
     if with_recorder(core, py, |recorder, _lane| recorder.knows_transport(address)) != Some(false) {
         return;
@@ -541,7 +567,7 @@ pub(crate) fn moved(
     core: &LoopCore,
     py: Python<'_>,
     transport: &Py<PyAny>,
-    introduce: impl FnOnce() -> (&'static str, String),
+    introduce: Introduction<'_>,
     received: usize,
     sent: usize,
 ) {

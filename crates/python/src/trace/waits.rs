@@ -99,47 +99,63 @@ pub(super) fn is_task(object: &Bound<'_, PyAny>) -> bool {
         || asyncio(py).python_task.as_ref().is_some_and(|class| is_instance(object, class.bind(py)))
 }
 
+/// What steps of tasks of C's look like.
+static STEP: PyOnceLock<(Py<PyType>, Getter)> = PyOnceLock::new();
+static WAKEUP: PyOnceLock<usize> = PyOnceLock::new();
+
 /// The task that a callback is a step of.
 #[inline]
 pub(super) fn task_of<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    static STEP: PyOnceLock<(Py<PyType>, Getter)> = PyOnceLock::new();
-    static WAKEUP: PyOnceLock<usize> = PyOnceLock::new();
     let py = callable.py();
     if let Some((address, bound)) = builtin(callable) {
-        match WAKEUP.get(py) {
-            Some(wakeup) => return (*wakeup == address && is_native_task(&bound)).then_some(bound),
-            None => {
-                if !is_native_task(&bound) {
-                    return None;
-                }
-                let name = attribute(callable, intern!(py, "__name__"))?;
-                if !name.cast_exact::<PyString>().is_ok_and(|name| name == "task_wakeup") {
-                    return None;
-                }
-                let _ = WAKEUP.set(py, address);
-                return Some(bound);
-            }
-        }
+        return match WAKEUP.get(py) {
+            Some(wakeup) => (*wakeup == address && is_native_task(&bound)).then_some(bound),
+            None => first_wakeup(callable, address, bound),
+        };
     }
-    let class = callable.get_type();
     match STEP.get(py) {
-        Some((step, task)) if class.is(step) => return task.get(callable),
-        Some(_) => {}
-        None => {
-            if class.name().is_ok_and(|name| name == "TaskStepMethWrapper")
-                && class.module().is_ok_and(|module| module == "_asyncio" || module == "builtins")
-                && let Some(getter) = Getter::of(&class, "__self__")
-                && let Some(task) = getter.get(callable).filter(is_native_task)
-            {
-                let _ = STEP.set(py, (class.unbind(), getter));
-                return Some(task);
-            }
-        }
+        Some((step, task)) if callable.get_type().is(step) => task.get(callable),
+        Some(_) => python_task_of(callable),
+        None => first_step(callable),
+    }
+}
+
+/// The same until one was seen that goes on after a wait.
+#[cold]
+fn first_wakeup<'py>(
+    callable: &Bound<'py, PyAny>,
+    address: usize,
+    bound: Bound<'py, PyAny>,
+) -> Option<Bound<'py, PyAny>> {
+    let py = callable.py();
+    if !is_native_task(&bound) {
+        return None;
+    }
+    let name = attribute(callable, intern!(py, "__name__"))?;
+    if !name.cast_exact::<PyString>().is_ok_and(|name| name == "task_wakeup") {
+        return None;
+    }
+    let _ = WAKEUP.set(py, address);
+    Some(bound)
+}
+
+/// The same until one was seen that begins.
+#[cold]
+fn first_step<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let class = callable.get_type();
+    if class.name().is_ok_and(|name| name == "TaskStepMethWrapper")
+        && class.module().is_ok_and(|module| module == "_asyncio" || module == "builtins")
+        && let Some(getter) = Getter::of(&class, "__self__")
+        && let Some(task) = getter.get(callable).filter(is_native_task)
+    {
+        let _ = STEP.set(callable.py(), (class.unbind(), getter));
+        return Some(task);
     }
     python_task_of(callable)
 }
 
 /// As [`task_of`] of tasks written in Python.
+#[inline(never)]
 fn python_task_of<'py>(callable: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     let py = callable.py();
     let (bound, function) = method(callable)?;
@@ -174,9 +190,15 @@ pub(super) fn name_of(task: &Bound<'_, PyAny>) -> Name {
             return Name::Number(number);
         }
     }
+    asked_name(task, asyncio)
+}
+
+/// The name of a task, as it says itself.
+#[inline(never)]
+fn asked_name(task: &Bound<'_, PyAny>, asyncio: &Asyncio) -> Name {
     let name = match &asyncio.get_name {
-        Some(get_name) if is_native(task, asyncio) => get_name.bind(py).call1((task,)).ok(),
-        _ => attribute(task, intern!(py, "_name")),
+        Some(get_name) if is_native(task, asyncio) => get_name.bind(task.py()).call1((task,)).ok(),
+        _ => attribute(task, intern!(task.py(), "_name")),
     };
     let name =
         name.as_ref().and_then(|name| name.cast::<PyString>().ok()).and_then(|name| name.to_str().ok());
@@ -213,21 +235,28 @@ pub(super) fn state<'py>(task: &Bound<'py, PyAny>) -> State<'py> {
             let error = read(|native| &native.exception, intern!(py, "_exception"));
             match error.filter(|error| !error.is_none()) {
                 None => State::Ended(Outcome::Returned, None),
-                Some(error) => {
-                    let name = error.get_type().qualname().map(|name| name.to_string());
-                    State::Ended(Outcome::Raised, name.ok())
-                }
+                Some(error) => raised(&error),
             }
         }
         outcome => State::Ended(outcome, None),
     }
 }
 
+#[cold]
+fn raised<'py>(error: &Bound<'py, PyAny>) -> State<'py> {
+    let name = error.get_type().qualname().map(|name| name.to_string());
+    State::Ended(Outcome::Raised, name.ok())
+}
+
 /// True of this string. Those that asyncio uses are interned, as is `word`.
 #[inline]
 fn is_word(object: &Bound<'_, PyAny>, word: &Bound<'_, PyString>) -> bool {
-    object.is(word)
-        || object.cast_exact::<PyString>().is_ok_and(|string| string.to_str().ok() == word.to_str().ok())
+    object.is(word) || is_equal_word(object, word)
+}
+
+#[inline(never)]
+fn is_equal_word(object: &Bound<'_, PyAny>, word: &Bound<'_, PyString>) -> bool {
+    object.cast_exact::<PyString>().is_ok_and(|string| string.to_str().ok() == word.to_str().ok())
 }
 
 /// The frame of a coroutine or its like, and what that awaits.
