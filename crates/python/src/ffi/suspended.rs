@@ -106,6 +106,102 @@ impl<'py> Frame<'py> {
     }
 }
 
+/// A function of Python's that runs on this thread, and where in it, by addresses alone: a [`Frame`] is an object to be made first.
+///
+/// CPython has these in structures of its own (`pycore_frame.h`, `cpython/pystate.h`), which are the same throughout a version. Of 3.13
+/// and later nothing is read, as if none ran.
+#[derive(Clone, Copy)]
+pub(crate) struct Running(*const running::InterpreterFrame);
+
+impl Running {
+    /// The innermost one.
+    #[inline]
+    pub(crate) fn innermost(_py: Python<'_>) -> Option<Self> {
+        running::current().map(Self)
+    }
+
+    /// Where it is: in this code, at this instruction.
+    #[inline]
+    pub(crate) fn point(self) -> (usize, usize) {
+        // SAFETY: a frame of this thread, which is deeper in the stack than who asks.
+        unsafe { ((*self.0).code.addr(), (*self.0).instruction.addr()) }
+    }
+
+    /// The one that has called it.
+    #[inline]
+    pub(crate) fn back(self) -> Option<Self> {
+        // SAFETY: as above; it has been called by a frame that still is there, or by none.
+        let previous = unsafe { (*self.0).previous };
+        (!previous.is_null()).then_some(Self(previous))
+    }
+}
+
+#[cfg(not(Py_3_13))]
+mod running {
+    use std::ffi::{c_int, c_void};
+
+    use pyo3::ffi;
+
+    #[repr(C)]
+    struct ThreadState {
+        links: [*mut c_void; 3],
+        numbers: [c_int; 7],
+        running: *const Evaluation,
+    }
+
+    #[repr(C)]
+    struct Evaluation {
+        #[cfg(not(Py_3_12))]
+        use_tracing: u8,
+        frame: *const InterpreterFrame,
+    }
+
+    #[cfg(not(Py_3_12))]
+    #[repr(C)]
+    pub(super) struct InterpreterFrame {
+        variables: [*mut c_void; 4],
+        pub(super) code: *const c_void,
+        object: *mut c_void,
+        pub(super) previous: *const Self,
+        pub(super) instruction: *const c_void,
+    }
+
+    #[cfg(Py_3_12)]
+    #[repr(C)]
+    pub(super) struct InterpreterFrame {
+        pub(super) code: *const c_void,
+        pub(super) previous: *const Self,
+        variables: [*mut c_void; 5],
+        pub(super) instruction: *const c_void,
+    }
+
+    #[inline]
+    pub(super) fn current() -> Option<*const InterpreterFrame> {
+        // SAFETY: the thread is attached, so it has a state, and what that refers to lives on its stack or in its chunk of frames.
+        let frame = unsafe {
+            let state = ffi::PyThreadState_Get().cast::<ThreadState>();
+            (*(*state).running).frame
+        };
+        (!frame.is_null()).then_some(frame)
+    }
+}
+
+#[cfg(Py_3_13)]
+mod running {
+    use std::ffi::c_void;
+
+    pub(super) struct InterpreterFrame {
+        pub(super) code: *const c_void,
+        pub(super) previous: *const Self,
+        pub(super) instruction: *const c_void,
+    }
+
+    #[inline]
+    pub(super) fn current() -> Option<*const InterpreterFrame> {
+        None
+    }
+}
+
 /// The line of an offset in a code; 0 if it has none.
 pub(crate) fn line(code: &Bound<'_, PyCode>, offset: i32) -> i32 {
     // SAFETY: a code object; it knows what is no offset of its.

@@ -28,7 +28,7 @@ use crate::event_loop::observing::{TRACE, Traced};
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::clock::nanoseconds;
 use crate::ffi::guarded::Guarded;
-use crate::ffi::suspended::{self, Frame, attribute};
+use crate::ffi::suspended::{self, Frame, Running, attribute};
 use crate::handle::callable_of;
 use crate::transport::datagram::Datagram;
 use crate::transport::pipe::{ReadPipe, WritePipe};
@@ -523,6 +523,19 @@ pub(crate) fn eager_task_made<'py>(
 
 /// The line that makes a task: the innermost of the program's own within the callback that runs, else of a package.
 fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
+    let running = Running::innermost(py);
+    if let Some(running) = running
+        && let Some(place) =
+            with_recorder(core, py, |recorder, _lane| recorder.places.maker_running(running)).flatten()
+    {
+        return place;
+    }
+    look_for_maker(core, py, running)
+}
+
+/// The same, by frames, which are objects to be made first.
+#[inline(never)]
+fn look_for_maker(core: &LoopCore, py: Python<'_>, mut running: Option<Running>) -> u32 {
     let mut frame = Frame::current(py);
     let mut of_package = NONE;
     for _ in 0..DEEPEST_MAKER {
@@ -536,6 +549,12 @@ fn maker(core: &LoopCore, py: Python<'_>) -> u32 {
             }
             found => found,
         };
+        // They are the same functions, unless there is one that only begins.
+        running = running.filter(|running| running.point().0 == point[0].0.as_ptr().addr());
+        if let (Some(running), Some(Some(maker))) = (running, found) {
+            with_recorder(core, py, |recorder, _lane| recorder.places.note_running(running, maker));
+        }
+        running = running.and_then(Running::back);
         match found.flatten() {
             Some(Maker::Line(place)) => return place,
             Some(Maker::Package(place)) if of_package == NONE => of_package = place,

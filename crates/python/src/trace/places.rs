@@ -8,7 +8,7 @@ use pyo3::types::{PyCode, PyDict};
 
 use super::numbers::NumberMap;
 use super::ring::{Kind, NONE};
-use crate::ffi::suspended::{attribute, line};
+use crate::ffi::suspended::{Running, attribute, line};
 
 /// Whose a piece of code is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,11 +168,16 @@ pub(super) struct Places {
     known_places: NumberMap<Place, u32>,
     known_stacks: NumberMap<Box<[u32]>, u32>,
     makers: NumberMap<(usize, i32), Maker>,
+    /// The same by the address of the instruction; of code that is known, and so is there as long as this.
+    makers_running: NumberMap<(usize, usize), Maker>,
     /// How often a package's line has made tasks without a line of the program's above it.
     alone: NumberMap<u32, u8>,
     /// Reused from one chain to the next.
     chain: Vec<u32>,
 }
+
+/// So far a task's maker is looked for among what was seen before.
+const NEAREST_MAKER: usize = 4;
 
 /// So many stacks are kept: a recursion has a new one for each depth.
 const MOST_STACKS: usize = 50_000;
@@ -189,6 +194,7 @@ impl Places {
             known_places: NumberMap::default(),
             known_stacks: NumberMap::default(),
             makers: NumberMap::default(),
+            makers_running: NumberMap::default(),
             alone: NumberMap::default(),
             chain: Vec::new(),
         }
@@ -246,6 +252,25 @@ impl Places {
         }
     }
 
+    /// The line that makes a task, if all that it takes to say so was seen before.
+    #[inline]
+    pub(super) fn maker_running(&self, innermost: Running) -> Option<u32> {
+        let mut frame = innermost;
+        for _ in 0..NEAREST_MAKER {
+            match self.makers_running.get(&frame.point())? {
+                Maker::Line(place) => return Some(*place),
+                Maker::Further => frame = frame.back()?,
+                Maker::Package(_) | Maker::Loop => return None,
+            }
+        }
+        None
+    }
+
+    /// Notes what a function that runs says of who makes a task.
+    pub(super) fn note_running(&mut self, running: Running, maker: Maker) {
+        self.makers_running.insert(running.point(), maker);
+    }
+
     #[cold]
     fn new_maker(&mut self, point: &Point<'_>) -> Option<Maker> {
         let code = self.code(&point.0)?;
@@ -267,7 +292,7 @@ impl Places {
         let count = self.alone.entry(place).or_default();
         *count = count.saturating_add(1);
         if *count == u8::MAX {
-            for maker in self.makers.values_mut() {
+            for maker in self.makers.values_mut().chain(self.makers_running.values_mut()) {
                 if matches!(maker, Maker::Package(its) if *its == place) {
                     *maker = Maker::Line(place);
                 }
