@@ -417,6 +417,37 @@ def test_eager_tasks_one_by_one(tmp_path: Path) -> None:
     assert (failed["outcome"], failed["error"], failed["name"]) == (2, "KeyError", "this")
 
 
+def test_each_task_has_the_line_that_made_it(tmp_path: Path) -> None:
+    async def one() -> None:
+        pass
+
+    async def other() -> None:
+        pass
+
+    async def made_below(coroutine: Any) -> None:
+        await asyncio.create_task(coroutine)  # below
+
+    def generated() -> Any:
+        while True:
+            yield asyncio.create_task(one())  # generated
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        tasks = generated()
+        for _ in range(5):
+            await loop.create_task(one())  # by the loop
+            await asyncio.create_task(other())  # by asyncio
+            await made_below(one())
+            await asyncio.gather(other(), other())  # by gather
+            await next(tasks)
+
+    trace = record(tmp_path, main)
+    made = [(task["coro"].rpartition(".")[2], task["made_at"].rpartition("# ")[2]) for task in trace.tasks()]
+    turn = [("one", "by the loop"), ("other", "by asyncio"), ("one", "below")]
+    turn += [("other", "by gather"), ("other", "by gather"), ("one", "generated")]
+    assert [task for task in made if task[0] in ("one", "other")] == turn * 5
+
+
 def test_a_future_that_is_done_already(tmp_path: Path) -> None:
     class Done:
         def __await__(self) -> Any:
