@@ -33,7 +33,11 @@ __all__ = [
     "addresses_of_literal",
     "available_drivers",
     "end_watching",
+    "forget_trace",
     "new_handle",
+    "start_trace",
+    "stop_trace",
+    "trace_running_loop",
     "watch_by_default",
 ]
 

@@ -123,6 +123,7 @@ def test_no_example_is_untested() -> None:
     names = {path.name for path in EXAMPLES.iterdir() if not path.name.startswith((".", "__"))}
     assert names == {
         "introduction.py",
+        "quart_pitfall.py",
         "echo_server.py",
         "quart_site",
         "uvicorn_app.py",

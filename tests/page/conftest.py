@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 
-# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it.
-@pytest.fixture(scope="package")
+# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it. (A folder without
+# an `__init__.py` is no package, whose fixtures would last as long as the session.)
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium; Playwright's own is not downloaded."""
     chromium = shutil.which("chromium")
@@ -29,7 +30,7 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def tab(browser: "Browser") -> Iterator["Page"]:
     """One for all tests: to make one takes longer than most of them."""
     page = browser.new_page()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from whilst._explain.place import Place
 
-    Explainer = Callable[[Any, Place, re.Match[str]], "Hint | None"]
+    _Explainer = Callable[[Any, Place, re.Match[str]], "Hint | None"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def short(source: str) -> str:
     return source if len(source) <= 60 else source[:57] + "..."
 
 
-_TABLE: list[tuple[type[BaseException], re.Pattern[str], Explainer]] = []
+_TABLE: list[tuple[type[BaseException], re.Pattern[str], _Explainer]] = []
 
 
-def _table() -> list[tuple[type[BaseException], re.Pattern[str], Explainer]]:
+def _table() -> list[tuple[type[BaseException], re.Pattern[str], _Explainer]]:
     """The messages of CPython and asyncio, 3.11 to 3.15, and what explains them."""
     if _TABLE:
         return _TABLE
@@ -72,7 +72,7 @@ def _table() -> list[tuple[type[BaseException], re.Pattern[str], Explainer]]:
     of = r"'(?P<type>[\w.]+)' object"
     operands = r"'(?P<left>[\w.]+)' and '(?P<right>[\w.]+)'"
     awaitables = r"(?P<type>coroutine|Task|_asyncio\.Task|Future|_asyncio\.Future)"
-    table: list[tuple[type[BaseException], str, Explainer]] = [
+    table: list[tuple[type[BaseException], str, _Explainer]] = [
         (AttributeError, rf"^{of} has no attribute", using.attribute),
         (TypeError, r"^object (?P<type>[\w.]+) can't be used in 'await' expression", awaiting.await_of),
         (TypeError, rf"^{of} can't be awaited", awaiting.await_of),

@@ -31,7 +31,7 @@ _LOOKS_ALIKE = re.compile(
     r"coroutine|Task|Future|await|async|event loop|different loop|context manager"
 ).search
 
-_AWAITABLES = (CoroutineType, asyncio.Future)
+_AWAITABLES: tuple[type[Any], ...] = (CoroutineType, asyncio.Future)
 
 _undo: list[Any] = []
 
