@@ -76,6 +76,8 @@ class _Frame(NamedTuple):
 
 
 atexit.register(end_watching)
+# A child process has a log of its own to be told in.
+os.register_at_fork(after_in_child=_counts.clear)
 
 
 def report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, asked: bool) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 
-# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it. (A folder without
-# an `__init__.py` is no package, whose fixtures would last as long as the session.)
+# Playwright keeps a loop of asyncio running in this thread for as long as it is open, and no other test may meet it. (A folder
+# without an `__init__.py` is no package, whose fixtures would last as long as the session.)
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium; Playwright's own is not downloaded."""

@@ -445,7 +445,7 @@ class TestRefusals:
             [
                 sys.executable,
                 "-c",
-                f"import whilst._top.command, whilst._control; {source}",
+                f"import whilst._top.command as command, whilst._control; command._parser(); {source}",
                 str(program.pid),
             ],
             env=environment(tmp_path),

@@ -13,7 +13,7 @@ import pytest
 
 # Loggers' records as JSON lines on standard error, each with the moment of its arrival.
 RECORDER = """
-import asyncio, json, logging, sys, threading, time
+import asyncio, json, logging, os, sys, threading, time
 import whilst
 
 FIELDS = "slow_seconds slow_file slow_line slow_function slow_source slow_call slow_hint slow_task slow_awaited_by "\\
@@ -24,7 +24,8 @@ class Recorder(logging.Handler):
         entry = {name: getattr(record, name, None) for name in FIELDS}
         entry |= {"at": time.monotonic(), "message": record.getMessage(), "level": record.levelname}
         entry |= {"line": record.lineno, "thread": record.threadName, "logger": record.name}
-        print("RECORD" + json.dumps(entry), file=sys.stderr, flush=True)
+        # In one piece, lest a child's be in the middle of it.
+        os.write(2, ("RECORD" + json.dumps(entry) + "\\n").encode())
 
 logging.getLogger().addHandler(Recorder())
 logging.getLogger().setLevel(logging.INFO)
@@ -178,8 +179,12 @@ def test_it_is_seen_without_any_logging_configuration(program: Program) -> None:
     ],
 )
 def test_what_blocks(program: Program, body: str, before: str, hint: str | None) -> None:
-    ran = program.run(blocked(body, before))
-    assert ran.status == 0, ran.stderr
+    for _ in range(3):
+        ran = program.run(blocked(body, before))
+        assert ran.status == 0, ran.stderr
+        # Time for which the thread had to wait for a processor does not count, and on a busy machine that may be most of it.
+        if ran.warnings:
+            break
     assert ran.warnings, ran.stderr
     record = ran.warnings[0]
     # The innermost line of the program is another one where that one has called a function of its own.
@@ -406,7 +411,11 @@ def test_a_fork_while_the_loop_runs_and_a_loop_in_the_child(program: Program) ->
         """)
     assert ran.stdout.splitlines() == ["child", "0"]
     assert "again" in "".join(str(record["slow_source"]) for record in ran.warnings)
-    assert {record["slow_task"] for record in ran.slow} == {"parent", "child"} or sys.version_info < (3, 12)
+    # The same line in both: a child counts for itself.
+    assert [record["slow_task"] for record in ran.warnings if "0.4" in str(record["slow_source"])] == [
+        "parent",
+        "child",
+    ]
 
 
 def test_nobody_is_warned_of_a_thread_at_a_fork(program: Program) -> None:
