@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from surroundings import environment
 
 SECONDS = 60.0
 PYTHON = [sys.executable]
@@ -43,13 +44,6 @@ def run(
         timeout=SECONDS,
         env=environment(env),
     )
-
-
-def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    # Tracebacks and warnings must not depend on who runs the tests.
-    dropped = ("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "FORCE_COLOR", "PYTHON_COLORS")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | (more or {})
 
 
 def compare(

@@ -1,7 +1,6 @@
 """asyncio's classic mistakes are explained, and nothing else is."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from corpus import ALONE, FAULTY, HARMLESS, LOST, source_of
 from counts import COUNTS
+from surroundings import environment
 
 HERE = Path(__file__).parent
 SECONDS = 100.0
@@ -28,19 +28,6 @@ OFF: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "the command": (["-m", "whilst"], "command", {"WHILST_EXPLAIN": "0"}),
     "debug mode": ([], "debug", {"WHILST_EXPLAIN": "0"}),
 }
-
-
-def environment(more: dict[str, str]) -> dict[str, str]:
-    dropped = (
-        "PYTHONWARNINGS",
-        "PYTHONDEVMODE",
-        "PYTHONASYNCIODEBUG",
-        "WHILST_EXPLAIN",
-        "FORCE_COLOR",
-        "PYTHON_COLORS",
-    )
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
 def run(

@@ -1,6 +1,5 @@
 """Explanations beside other tools, with libraries, and where the source is not to be had; and that they are not in the way."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from surroundings import environment
 
 SECONDS = 60.0
 
@@ -29,15 +29,6 @@ EXPLAINED = "write `value = (await fetch()).get('key')`"
 def whilst(
     cwd: Path, *arguments: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    dropped = (
-        "PYTHONWARNINGS",
-        "PYTHONDEVMODE",
-        "PYTHONASYNCIODEBUG",
-        "WHILST_EXPLAIN",
-        "FORCE_COLOR",
-        "PYTHON_COLORS",
-    )
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return subprocess.run(
         [sys.executable, *options, "-m", "whilst", *arguments],
         capture_output=True,
@@ -45,7 +36,7 @@ def whilst(
         timeout=SECONDS,
         check=False,
         cwd=cwd,
-        env=kept | {"PYTHONDONTWRITEBYTECODE": "1"} | (env or {}),
+        env=environment(env),
     )
 
 
