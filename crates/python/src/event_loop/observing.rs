@@ -138,16 +138,12 @@ impl LoopCore {
         let result = if core.is_debug() {
             Self::perform_in_debug_mode(this, work)
         } else {
-            Self::perform_plainly(this, work)
+            Self::perform_unwatched(this, work)
         };
         if let Some(doing) = traced {
             trace::work_ended(core, this.py(), doing);
         }
         result
-    }
-
-    fn perform_plainly(this: &Bound<'_, Self>, work: Work) -> PyResult<()> {
-        Self::perform_unwatched(this, work)
     }
 
     /// Does a piece of work as debug mode wants it: it is reported if it took long.
@@ -182,7 +178,7 @@ impl LoopCore {
                 let body = || WritePipe::perform(&pipe, this, work);
                 Self::timed(this, body, |seconds| told.report_slow(py, seconds))
             }
-            work => Self::perform_plainly(this, work),
+            work => Self::perform_unwatched(this, work),
         }
     }
 
