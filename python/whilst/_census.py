@@ -7,14 +7,12 @@ instructions all the way down its awaits. The others are only walked through.
 
 import asyncio
 import heapq
-import os
-import re
-import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
+from whilst._owners import Owner, owner_of
 from whilst._waits import Place, awaited_at, awaited_by, waits_for
 
 #: So many tasks are described at most, and if it is not said how many.
@@ -230,25 +228,9 @@ def _coroutine(task: _Task) -> str:
 def own_place(chain: Iterable[Place]) -> Place | None:
     """The innermost of the lines in *chain* that is the program's own, else a package's, else the stdlib's."""
     best: Place | None = None
-    best_rank = 0
+    best_owner = Owner.RUNTIME
     for place in chain:
-        rank = _rank(place[0])
-        if rank >= best_rank:
-            best, best_rank = place, rank
+        owner = owner_of(place[0])
+        if owner >= best_owner:
+            best, best_owner = place, owner
     return best
-
-
-_INSTALLED = re.compile(r"/(?:site|dist)-packages/")
-_STANDARD = tuple(
-    {os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")}
-    | {os.path.join(os.path.dirname(os.path.dirname(asyncio.__file__)), "")}
-)
-_WHILST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
-
-
-def _rank(file: str) -> int:
-    if file.startswith(_WHILST) or not file or file.startswith("<frozen "):
-        return 0
-    if _INSTALLED.search(file):
-        return 2
-    return 1 if file.startswith(_STANDARD) else 3
