@@ -9,11 +9,11 @@ import asyncio
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import FrameType
 from typing import Any, NamedTuple
 
 from whilst._owners import Owner, owner_of
-from whilst._waits import Place, awaited_at, awaited_by, waits_for
+from whilst._waits import Place, awaited_at, awaited_by, chain, waits_for
 
 #: So many tasks are described at most, and if it is not said how many.
 MOST_LISTED = 2000
@@ -180,27 +180,17 @@ class Census:
 def _shape(task: _Task) -> tuple[tuple[Any, ...], list[Any]]:
     """What tasks that wait for the same in the same place have in common, and others have not; and the codes in it."""
     future = getattr(task, "_fut_waiter", None)
-    shape: list[Any] = [type(future), future is None or future.done()]
+    coroutine: Any = task.get_coro()
+    # One that runs and one that has not begun are both ready by their futures.
+    shape = [type(future), future is None or future.done(), getattr(coroutine, "cr_running", None)]
     codes = []
-    awaitable: Any = task.get_coro()
-    while awaitable is not None:
-        kind = type(awaitable)
-        if kind is CoroutineType:
-            frame, code, inner = awaitable.cr_frame, awaitable.cr_code, awaitable.cr_await
-        elif kind is GeneratorType:
-            frame, code, inner = awaitable.gi_frame, awaitable.gi_code, awaitable.gi_yieldfrom
-        elif kind is AsyncGeneratorType:
-            frame, code, inner = awaitable.ag_frame, awaitable.ag_code, awaitable.ag_await
+    for link in chain(coroutine):
+        if isinstance(link, FrameType):
+            code = link.f_code
+            codes.append(code)
+            shape += (id(code), link.f_lasti)
         else:
-            shape.append(kind)
-            break
-        codes.append(code)
-        shape.append(id(code))
-        shape.append(-1 if frame is None else frame.f_lasti)
-        awaitable = inner
-    else:
-        # It runs, or has not begun. Both are ready by their futures.
-        shape.append(getattr(task.get_coro(), "cr_running", None))
+            shape.append(link)
     return tuple(shape), codes
 
 

@@ -10,6 +10,7 @@ import linecache
 import os
 import sys
 from functools import lru_cache
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from whilst._explain.mistakes import Hint, short
@@ -18,9 +19,10 @@ from whilst._explain.place import tree_of as _tree_of
 from whilst._explain.rewriting import Rewriting
 from whilst._explain.values import code_of
 from whilst._owners import Owner, is_above_stdlib, is_package, owner_of
+from whilst._waits import chain
 
 if TYPE_CHECKING:
-    from types import CodeType, CoroutineType, FrameType, ModuleType
+    from types import CodeType, CoroutineType, ModuleType
 
     from whilst._explain.place import Tree
 
@@ -133,13 +135,12 @@ def _made_at(task: asyncio.Task[Any], code: CodeType) -> str | None:
 
 def _waits_at(coroutine: Any) -> str | None:
     """The innermost line of the program's own in which a coroutine is suspended."""
+    if getattr(coroutine, "cr_await", None) is None:
+        return None
     found = None
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if coroutine.cr_await is None:
-            break
-        if is_above_stdlib(frame.f_code.co_filename):
+    for frame in chain(coroutine):
+        if isinstance(frame, FrameType) and is_above_stdlib(frame.f_code.co_filename):
             found = f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}, in {frame.f_code.co_name}"
-        coroutine = coroutine.cr_await
     return found
 
 
