@@ -31,6 +31,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::suspended::{self, Frame, Running, attribute};
 use crate::handle::callable_of;
 use crate::transport::datagram::Datagram;
+use crate::transport::kind::TransportKind;
 use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 use crate::transport::told::Told;
@@ -167,7 +168,7 @@ pub(crate) fn callback_begins<'py>(
 }
 
 /// What a transport says of itself: its kind and its peer.
-pub(crate) type Introduction<'a> = &'a dyn Fn() -> (&'static str, String);
+pub(crate) type Introduction<'a> = &'a dyn Fn() -> (TransportKind, String);
 
 /// (One for all: what a program runs in between leaves nothing of this in the processor's caches, so that small is fast.)
 #[inline(never)]
@@ -577,7 +578,9 @@ fn see_transport(core: &LoopCore, py: Python<'_>, transport: &Py<PyAny>, introdu
         return;
     }
     let (kind, peer) = introduce();
-    with_recorder(core, py, |recorder, _lane| recorder.add_transport(address, kind, peer, nanoseconds()));
+    with_recorder(core, py, |recorder, _lane| {
+        recorder.add_transport(address, kind.name(), peer, nanoseconds())
+    });
 }
 
 /// Bytes have gone through a transport.
