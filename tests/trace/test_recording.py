@@ -54,7 +54,8 @@ def test_two_fetches_overlap(tmp_path: Path, debug: bool) -> None:
     for coroutine, seconds in (("fetch_long", 0.2), ("fetch_short", 0.05)):
         (wait,) = trace.waits(coroutine)
         assert (wait["kind"], wait["place"]) == ("sleep", "await asyncio.sleep(seconds)  # zzz")
-        assert wait["end"] - wait["begin"] == pytest.approx(seconds * 1e6, rel=0.3)
+        # On a machine with much else to do a loop is woken late.
+        assert seconds * 0.99e6 <= wait["end"] - wait["begin"] <= (seconds + 1) * 1e6
         first, last = trace.runs(coroutine)
         assert (first["end"], last["begin"]) == (wait["begin"], wait["end"])
         stack = [trace.place(place) for place in trace.record["stacks"][wait["stack"]]]
