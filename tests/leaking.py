@@ -606,6 +606,8 @@ def connections() -> None:
 
     servers: list[asyncio.Server] = []
     loop = FACTORY()
+    # A loop that has waited for long has a pipe for signals, which shall not count as left behind.
+    loop.run_until_complete(asyncio.sleep(0.1))
     thread = threading.Thread(target=listen)
     thread.start()
     loop.run_forever()

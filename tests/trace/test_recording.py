@@ -278,6 +278,13 @@ def test_datagrams_and_pipes(tmp_path: Path) -> None:
         await arrived
         sender.close()
         receiver.close()
+        ends = [
+            await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=end)
+            for end in socket.socketpair(type=socket.SOCK_DGRAM)
+        ]
+        ends[0][0].sendto(b"z" * 20)
+        for end, _ in ends:
+            end.close()
         process = await asyncio.create_subprocess_exec(
             "/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -288,6 +295,7 @@ def test_datagrams_and_pipes(tmp_path: Path) -> None:
     moved = sorted((row["kind"], row["in"], row["out"]) for row in trace.rows("transports"))
     assert ("udp", 0, 10) in moved
     assert ("udp", 10, 0) in moved
+    assert ("unix", 0, 20) in moved
     assert ("pipe", 100, 0) in moved
 
 

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod scheduling;
 pub(crate) mod sendfile;
 pub(crate) mod servers;
+pub(crate) mod signals;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
 pub(crate) mod waiting;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -145,6 +146,10 @@ pub(crate) struct LoopCore {
     clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
+    /// Whether that is the main thread, whose waits end for signals.
+    main_thread: AtomicBool,
+    /// The descriptor that CPython wrote signals to when the last such wait began, if it was not the loop's.
+    others_wakeup: AtomicI32,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
     guard: Guard,
@@ -210,6 +215,8 @@ impl LoopCore {
             counters: Arc::default(),
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
+            main_thread: AtomicBool::new(false),
+            others_wakeup: AtomicI32::new(signals::NONE),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             guard: Guard::new()?,
             pieces: AtomicU32::new(0),

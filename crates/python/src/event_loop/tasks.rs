@@ -114,7 +114,7 @@ fn create_traced(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> Py
     let core = this.get();
     // What runs a task at once is a factory, or asyncio.Task if it is told to.
     let eager = core.task_factory.with(py, |factory| factory.is_some())
-        || arguments.keywords().any(|(name, _)| name == "eager_start");
+        || arguments.keywords().any(|(name, _)| !name.is(intern!(py, "context")) && name == "eager_start");
     if eager {
         return create_eager_traced(this, arguments);
     }

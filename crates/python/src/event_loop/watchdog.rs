@@ -25,9 +25,10 @@ use pyo3::types::PyTuple;
 
 use super::observing::{SUSPECTED, WATCHDOG};
 use super::{LoopCore, this_thread};
+use crate::ffi::frames::{self, Seen};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
-use crate::ffi::{frames, native_thread};
+use crate::ffi::native_thread;
 
 /// The thread looks so many times within the time that a callback may take.
 const LOOKS: u32 = 4;
@@ -248,8 +249,8 @@ struct Run {
     core: Py<LoopCore>,
     /// The kernel's number of the loop's thread.
     thread: i32,
-    /// Its `threading.get_ident()`.
-    identity: Py<PyAny>,
+    /// The same thread, as Python knows it.
+    python_thread: frames::Thread,
 }
 
 impl Watch {
@@ -307,10 +308,9 @@ impl Watch {
         for import in [&REPORT, &ENDED] {
             import.get(py)?;
         }
-        frames::prepare(py)?;
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        let identity = this.as_any().getattr("_thread_id")?.unbind();
-        let run = Arc::new(Run { core: this.clone().unbind(), thread, identity });
+        let python_thread = frames::Thread::current(py)?;
+        let run = Arc::new(Run { core: this.clone().unbind(), thread, python_thread });
         let mut inner = self.lock();
         inner.run = Some(run);
         self.parked.store(false, Ordering::Relaxed);
@@ -540,10 +540,11 @@ impl Watcher {
         if !is_there() {
             return Ok(false);
         }
-        let stack = frames::stack_of(py, run.identity.bind(py))?;
-        if !is_there() {
-            return Ok(false);
-        }
+        let stack = match run.python_thread.stack(py, is_there)? {
+            Seen::Stack(stack) => Some(stack),
+            Seen::Nothing => None,
+            Seen::Gone => return Ok(false),
+        };
         let seconds = self.hold.duration().as_secs_f64();
         let asked = core.guard.asked.is_some() || core.is_debug();
         let arguments = (run.core.bind(py), stack, seconds, again, asked).into_pyobject(py)?;

@@ -27,6 +27,7 @@ pub(crate) mod native_thread;
 pub(crate) mod plain_socket;
 mod pool;
 pub(crate) mod python_class;
+pub(crate) mod signals;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;
 pub(crate) mod suspended;

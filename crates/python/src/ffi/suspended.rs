@@ -59,6 +59,36 @@ impl Getter {
     }
 }
 
+/// Where the objects of a class of C's keep something: what it takes to read it is then one instruction.
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) struct Field(usize);
+
+#[cfg(not(Py_GIL_DISABLED))]
+impl Field {
+    /// Where this object keeps that one; `None` if it is in no place of it, or in several.
+    pub(crate) fn of(object: &Bound<'_, PyAny>, kept: &Bound<'_, PyAny>) -> Option<Self> {
+        const WORD: usize = size_of::<*mut ffi::PyObject>();
+        // SAFETY: an object, which is as long as its class says.
+        let size = unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_basicsize }.cast_unsigned();
+        let mut places = (size_of::<ffi::PyObject>()..(size / WORD * WORD)).step_by(WORD).filter(|offset| {
+            // SAFETY: as above. What is there is compared as a number, whatever it is.
+            unsafe { object.as_ptr().byte_add(*offset).cast::<usize>().read() == kept.as_ptr().addr() }
+        });
+        let place = places.next()?;
+        places.next().is_none().then_some(Self(place))
+    }
+
+    /// What the object keeps there, if anything. It is of the very class of the object where the place was found.
+    #[inline]
+    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: in objects of this class there is a reference to an object in this place, or NULL.
+        unsafe {
+            let kept = object.as_ptr().byte_add(self.0).cast::<*mut ffi::PyObject>().read();
+            Bound::from_borrowed_ptr_or_opt(object.py(), kept)
+        }
+    }
+}
+
 /// A frame: the code, where in it (a byte's offset, negative before the first instruction), and the module's variables.
 pub(crate) struct Frame<'py>(Bound<'py, PyAny>);
 
@@ -108,8 +138,9 @@ impl<'py> Frame<'py> {
 
 /// A function of Python's that runs on this thread, and where in it, by addresses alone: a [`Frame`] is an object to be made first.
 ///
-/// CPython has these in structures of its own (`pycore_frame.h`, `cpython/pystate.h`), which are the same throughout a version. Of 3.13
-/// and later nothing is read, as if none ran.
+/// CPython has these in structures of its own (`pycore_frame.h`, `cpython/pystate.h`; 3.14: `pycore_interpframe_structs.h`), which
+/// are the same throughout a version. Of 3.15 and later nothing is read, as if none ran; nor without a GIL, where each thread has
+/// instructions of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Running(*const running::InterpreterFrame);
 
@@ -124,7 +155,7 @@ impl Running {
     #[inline]
     pub(crate) fn point(self) -> (usize, usize) {
         // SAFETY: a frame of this thread, which is deeper in the stack than who asks.
-        unsafe { ((*self.0).code.addr(), (*self.0).instruction.addr()) }
+        unsafe { ((*self.0).code.addr() & !running::TAGS, (*self.0).instruction.addr()) }
     }
 
     /// The one that has called it.
@@ -136,12 +167,16 @@ impl Running {
     }
 }
 
-#[cfg(not(Py_3_13))]
+#[cfg(not(any(Py_3_15, Py_GIL_DISABLED)))]
 mod running {
     use std::ffi::{c_int, c_void};
 
     use pyo3::ffi;
 
+    /// What of an address may say how the reference is counted (`_PyStackRef`).
+    pub(super) const TAGS: usize = if cfg!(Py_3_14) { 3 } else { 0 };
+
+    #[cfg(not(Py_3_13))]
     #[repr(C)]
     struct ThreadState {
         links: [*mut c_void; 3],
@@ -149,10 +184,20 @@ mod running {
         running: *const Evaluation,
     }
 
+    #[cfg(not(Py_3_13))]
     #[repr(C)]
     struct Evaluation {
         #[cfg(not(Py_3_12))]
         use_tracing: u8,
+        frame: *const InterpreterFrame,
+    }
+
+    #[cfg(Py_3_13)]
+    #[repr(C)]
+    struct ThreadState {
+        links: [*mut c_void; 3],
+        breaker: usize,
+        numbers: [c_int; 9],
         frame: *const InterpreterFrame,
     }
 
@@ -180,15 +225,21 @@ mod running {
         // SAFETY: the thread is attached, so it has a state, and what that refers to lives on its stack or in its chunk of frames.
         let frame = unsafe {
             let state = ffi::PyThreadState_Get().cast::<ThreadState>();
-            (*(*state).running).frame
+            #[cfg(not(Py_3_13))]
+            let frame = (*(*state).running).frame;
+            #[cfg(Py_3_13)]
+            let frame = (*state).frame;
+            frame
         };
         (!frame.is_null()).then_some(frame)
     }
 }
 
-#[cfg(Py_3_13)]
+#[cfg(any(Py_3_15, Py_GIL_DISABLED))]
 mod running {
     use std::ffi::c_void;
+
+    pub(super) const TAGS: usize = 0;
 
     pub(super) struct InterpreterFrame {
         pub(super) code: *const c_void,

@@ -11,7 +11,7 @@ use super::ring::Kind;
 use super::with_recorder;
 use crate::event_loop::LoopCore;
 #[cfg(not(Py_GIL_DISABLED))]
-use crate::ffi::suspended::first_word;
+use crate::ffi::suspended::{Field, first_word};
 use crate::ffi::suspended::{
     Awaitable, Frame, Getter, attribute, awaitable, builtin, first_referent, function, is_instance,
 };
@@ -177,17 +177,19 @@ pub(super) fn name_of(task: &Bound<'_, PyAny>) -> Name {
     let py = task.py();
     let asyncio = asyncio(py);
     // Of a task of C's the first word that it shows the garbage collector is its name, from Python 3.12 on as a number if it was
-    // given none (`TaskObj_traverse`, `task_init`); `get_name()` would make a string of that. Without a GIL it may be replaced
-    // meanwhile.
+    // given none (`TaskObj_traverse`, `task_init`); `get_name()` would make a string of that. It has its place in every task.
+    // Without a GIL it may be replaced meanwhile.
     #[cfg(not(Py_GIL_DISABLED))]
-    if asyncio.task.as_ref().is_some_and(|class| task.get_type().is(class))
-        && let Some(name) = first_word(task)
-    {
-        if let Ok(name) = name.cast::<PyString>() {
-            return Name::of(name.to_str().unwrap_or_default());
-        }
-        if let Ok(number) = name.extract() {
-            return Name::Number(number);
+    if asyncio.task.as_ref().is_some_and(|class| task.get_type().is(class)) {
+        static NAME: PyOnceLock<Option<Field>> = PyOnceLock::new();
+        let place = NAME.get_or_init(py, || Field::of(task, &first_word(task)?));
+        if let Some(name) = place.as_ref().and_then(|place| place.get(task)) {
+            if let Ok(name) = name.cast::<PyString>() {
+                return Name::of(name.to_str().unwrap_or_default());
+            }
+            if let Ok(number) = name.extract() {
+                return Name::Number(number);
+            }
         }
     }
     asked_name(task, asyncio)
