@@ -74,7 +74,9 @@ def descriptors() -> list[str]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that lists the folder, which is closed by now
-            found.append(str(entry.readlink()).partition(":[")[0])
+            kind, _, rest = str(entry.readlink()).partition(":[")
+            # "eventpoll", "io_uring", "eventfd"; what else has brackets has a number in them.
+            found.append(rest.strip("]") if kind == "anon_inode" else kind)
     return sorted(found)
 
 
@@ -599,6 +601,14 @@ def connections() -> None:
             case ["measure"]:
                 report(0)
 
+    async def settle() -> None:
+        """Have the loop make what it makes once, and not before it is needed: an epoll instance, and a pipe for signals."""
+        here, there = socket.socketpair()
+        with here, there:
+            loop.add_reader(here, print)
+            await asyncio.sleep(0.1)
+            loop.remove_reader(here)
+
     def listen() -> None:
         for line in sys.stdin:
             asyncio.run_coroutine_threadsafe(do(line), loop).result()
@@ -606,8 +616,7 @@ def connections() -> None:
 
     servers: list[asyncio.Server] = []
     loop = FACTORY()
-    # A loop that has waited for long has a pipe for signals, which shall not count as left behind.
-    loop.run_until_complete(asyncio.sleep(0.1))
+    loop.run_until_complete(settle())
     thread = threading.Thread(target=listen)
     thread.start()
     loop.run_forever()
