@@ -6,11 +6,12 @@ what each waits for (docs/metrics.md has the members). There are names, places a
 results.
 
 Who asks pays: the loop itself does nothing for it. The thread takes the GIL in turns with the loop's, and looks at no more than
-:data:`MOST_TASKS`.
+:data:`MOST_TASKS`. Without a GIL it is the loop that looks at its tasks, for no other thread may.
 
 Clients use :func:`programs` and :func:`connect`; for them nothing is imported here but what the interpreter has at hand.
 """
 
+import _thread
 import contextlib
 import os
 import socket
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-    from types import FrameType
 
     from whilst._census import Wanted
     from whilst._loop.lifecycle import Lifecycle
@@ -41,8 +41,13 @@ MOST_TASKS = 10_000
 #: So long must the present iteration have been running for the answer to say where, in seconds.
 HELD = 0.05
 
+#: Without a GIL: so long may the loop take to begin to describe its tasks, in seconds.
+PATIENCE = 0.5
+
 #: So many frames of a stack at most.
 MOST_FRAMES = 20
+
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 # Longer paths do not fit into an address (`sun_path` of unix(7)).
 _LONGEST_FOLDER = 80
@@ -108,6 +113,8 @@ def _pid_of(name: str) -> int | None:
 
 _server: "_Server | None" = None
 
+_serving = _thread.allocate_lock()
+
 #: A process that cannot have a socket says so once.
 _failed = False
 
@@ -118,23 +125,25 @@ _registered = False
 def serve() -> None:
     """Begin to answer, if this process does not already. A failure is a warning: the program goes on without."""
     global _server, _failed, _registered
-    if _server is not None or _failed:
-        return
     import atexit
     import warnings
 
-    try:
-        server = _Server()
-        server.start()
-    except (OSError, RuntimeError) as error:
-        _failed = True
-        warnings.warn(f"WHILST_CONTROL: no control socket: {error}", RuntimeWarning, stacklevel=2)
-        return
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_after_fork_in_child)
-        atexit.register(_stop)
-    _server = server
+    # The first loops of two threads may begin at once.
+    with _serving:
+        if _server is not None or _failed:
+            return
+        try:
+            server = _Server()
+            server.start()
+        except (OSError, RuntimeError) as error:
+            _failed = True
+            warnings.warn(f"WHILST_CONTROL: no control socket: {error}", RuntimeWarning, stacklevel=2)
+            return
+        if not _registered:
+            _registered = True
+            os.register_at_fork(after_in_child=_after_fork_in_child)
+            atexit.register(_stop)
+        _server = server
 
 
 def _stop() -> None:
@@ -144,9 +153,11 @@ def _stop() -> None:
 
 def _after_fork_in_child() -> None:
     """Let go of what is the parent's. The child has a socket of its own as soon as a loop runs in it, or is made."""
-    global _server
+    global _server, _serving
     from whilst._loop import running
 
+    # Another thread may have been in the middle of it.
+    _serving = _thread.allocate_lock()
     if _server is not None:
         _server.abandon()
         _server = None
@@ -360,7 +371,7 @@ def _snapshot(wanted: "Wanted", began: float) -> dict[str, Any]:
     from whilst._whilst import __version__
 
     loops = [loop for loop in running.loops() if not loop.is_closed()]
-    tasks = _find_tasks(loops)
+    tasks = {} if _FREE_THREADED else _find_tasks(loops)
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
         "program": _program(),
@@ -370,7 +381,7 @@ def _snapshot(wanted: "Wanted", began: float) -> dict[str, Any]:
         "time": time.time(),
         "uptime": time.monotonic() - began,
         "threads": len(names),
-        "loops": [_describe_loop(loop, names, tasks[id(loop)], wanted) for loop in loops],
+        "loops": [_describe_loop(loop, names, tasks.get(id(loop)), wanted) for loop in loops],
     }
 
 
@@ -423,17 +434,16 @@ def _find_tasks(loops: "list[Lifecycle]") -> dict[int, _Tasks]:
 def _describe_loop(
     loop: "Lifecycle",
     names: dict[int | None, str],
-    tasks: "_Tasks",
+    tasks: "_Tasks | None",
     wanted: "Wanted",
 ) -> dict[str, Any]:
-    from whilst._census import Census
-
     metrics = loop.metrics()
     thread = loop._thread_id
-    frame = sys._current_frames().get(thread) if thread is not None else None
-    stack = _stack(frame) if metrics.held >= HELD else []
-    # Where nothing is to be told of them they are only numbered.
-    census = Census(tasks.found if wanted.limit else (), _stack(frame))
+    # Outermost first.
+    stack = [
+        (code.co_filename, line, code.co_qualname)
+        for code, line, _, _ in loop._stack()[MOST_FRAMES - 1 :: -1]
+    ]
     return {
         "id": metrics.loop,
         "thread": names.get(thread) if thread is not None else None,
@@ -441,22 +451,53 @@ def _describe_loop(
         "debug": loop.get_debug(),
         "state": metrics.state,
         "held": metrics.held,
-        "where": stack,
+        "where": stack if metrics.held >= HELD else [],
         "metrics": metrics.as_dict(),
-        "tasks": {
-            "total": len(tasks.found) if tasks.total is None else tasks.total,
-            "exact": tasks.exact,
-            "groups": census.groups(),
-            "listed": census.described(wanted),
-        },
+        "tasks": _ask_for_tasks(loop, wanted) if tasks is None else _describe_tasks(tasks, stack, wanted),
     }
 
 
-def _stack(frame: "FrameType | None") -> "list[Place]":
-    """The lines at which a thread is, outermost first."""
-    found: list[Place] = []
-    while frame is not None and len(found) < MOST_FRAMES:
-        code = frame.f_code
-        found.append((code.co_filename, frame.f_lineno or 0, code.co_qualname))
-        frame = frame.f_back
-    return found[::-1]
+def _describe_tasks(tasks: _Tasks, stack: "list[Place]", wanted: "Wanted") -> dict[str, Any]:
+    from whilst._census import Census
+
+    # Where nothing is to be told of them they are only numbered.
+    census = Census(tasks.found if wanted.limit else (), stack)
+    return {
+        "total": len(tasks.found) if tasks.total is None else tasks.total,
+        "exact": tasks.exact,
+        "groups": census.groups(),
+        "listed": census.described(wanted),
+    }
+
+
+def _ask_for_tasks(loop: "Lifecycle", wanted: "Wanted") -> dict[str, Any]:
+    """Have the loop itself describe its tasks, without a GIL. None are told of one that does not run, or is held for long.
+
+    Other threads must not look at them then. Reading the frame of a coroutine that goes on meanwhile can end the process, and on
+    CPython 3.14.5 so can ``asyncio.all_tasks()`` of another thread's loop, on asyncio's own loop as on this one.
+    """
+    import threading
+
+    over = threading.Event()
+    # Whoever has it first: the loop, to begin, or this thread, to give up.
+    first = threading.Lock()
+    answer: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+
+    def describe() -> None:
+        if not first.acquire(blocking=False):
+            return
+        try:
+            answer.append(_describe_tasks(_find_tasks([loop])[id(loop)], [], wanted))
+        except Exception as error:
+            failures.append(error)
+        over.set()
+
+    if loop.is_running():
+        with contextlib.suppress(RuntimeError):  # Closed by now.
+            loop.call_soon_threadsafe(describe)
+            if not over.wait(PATIENCE) and not first.acquire(blocking=False):
+                over.wait()
+    if failures:
+        raise failures[0]
+    return answer[0] if answer else {"total": 0, "exact": False, "groups": [], "listed": []}

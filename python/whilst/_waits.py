@@ -4,8 +4,9 @@ Nothing here runs code of the program or changes anything: coroutines are follow
 ``ag_await``, ``gi_yieldfrom``), futures by their callbacks. Local variables are not looked at: up to Python 3.12 asking a
 frame for them would keep what they refer to alive.
 
-Each function may be called in another thread than the loop's. With a GIL it then sees one moment; without, what it sees may
-have changed meanwhile, and a chain may be cut short.
+With a GIL each function may be called in another thread than the loop's, and then sees one moment. Without one only
+:func:`awaited_by` may: CPython's coroutines and frames have no locks, and to look into one that goes on meanwhile can be the end
+of the process.
 """
 
 import asyncio

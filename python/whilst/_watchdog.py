@@ -67,14 +67,22 @@ atexit.register(end_watching)
 os.register_at_fork(after_in_child=_counts.clear)
 
 
-def report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, asked: bool) -> None:
+def report(
+    loop: Any,
+    stack: list[Entry] | None,
+    task: asyncio.Task[Any] | None,
+    seconds: float,
+    again: bool,
+    asked: bool,
+) -> None:
     """Say that the loop is held, for *seconds* by now, by what its thread does.
 
-    *stack* is innermost first; ``None`` where it cannot be had. *again*: it was said of this very hold. *asked*: debug
+    *stack* is innermost first; ``None`` where it cannot be had. *task* is the one that ran then; ``None`` if there was none, or
+    the loop had gone on before it could be asked for. *again*: it was said of this very hold. *asked*: debug
     mode or ``WHILST_SLOW`` is on, and not the command's default alone.
     """
     try:
-        _report(loop, stack, seconds, again, asked)
+        _report(loop, stack, task, seconds, again, asked)
     except BaseException as error:
         _tell_of(error)
 
@@ -92,7 +100,14 @@ def _tell_of(error: BaseException) -> None:
     threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
 
 
-def _report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, asked: bool) -> None:
+def _report(
+    loop: Any,
+    stack: list[Entry] | None,
+    task: asyncio.Task[Any] | None,
+    seconds: float,
+    again: bool,
+    asked: bool,
+) -> None:
     frames = _frames(stack or [])
     modules = {str(frame.entry[3].get("__name__", "")).partition(".")[0] for frame in frames}
     if not modules.isdisjoint(_DEBUGGERS):
@@ -116,7 +131,6 @@ def _report(loop: Any, stack: list[Entry] | None, seconds: float, again: bool, a
         if count.times >= count.next_report:
             count.next_report *= 10
         times, before = count.times, count.seconds
-    task = _current_task(loop)
     call = _call(own.entry, own.source) if own else None
     fields: dict[str, Any] = {
         "slow_seconds": round(seconds, 3),
@@ -180,13 +194,6 @@ def _own(frames: list[_Frame]) -> int:
             case Owner.PACKAGE if of_package is None:
                 of_package = index
     return of_package or 0
-
-
-def _current_task(loop: Any) -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task(loop)
-    except RuntimeError:
-        return None
 
 
 def _name(task: asyncio.Task[Any]) -> str:

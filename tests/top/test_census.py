@@ -112,7 +112,7 @@ def test_states_and_kinds() -> None:
         await asyncio.sleep(0)
 
     async def of_an_executor(event: asyncio.Event) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
+        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.3)
 
     async def of_a_task(event: asyncio.Event) -> None:
         await asyncio.create_task(inner(event), name="another")

@@ -1,6 +1,7 @@
 """`whilst top` as a user has it: in a terminal, looking into real programs that are loaded, held, that end or do not allow it."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -15,6 +16,10 @@ import pytest
 from programs import TWO_LOOPS, Program, environment, line_of, running
 from terminal import SECONDS, Terminal
 from whilst import _control
+
+needs_curses = pytest.mark.skipif(
+    importlib.util.find_spec("_curses") is None, reason="this Python was built without curses"
+)
 
 TOP = [sys.executable, "-m", "whilst", "top"]
 
@@ -72,6 +77,7 @@ def printed_here(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[
 
 
 @pytest.mark.usefixtures("driver")
+@needs_curses
 class TestOnATerminal:
     def test_a_loaded_server_is_readable_at_80_by_24(self, tmp_path: Path) -> None:
         with (
@@ -239,6 +245,7 @@ class TestOnATerminal:
 
 
 class TestKindsOfTerminals:
+    @needs_curses
     @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "screen", "linux", "vt100"])
     def test_terminals(self, tmp_path: Path, program: Program, term: str) -> None:
         with top(tmp_path, program.pid, TERM=term) as terminal:
@@ -247,6 +254,7 @@ class TestKindsOfTerminals:
             assert terminal.ends() == 0
             assert (b"\x1b[36m" in terminal.received) == (term != "vt100")
 
+    @needs_curses
     def test_without_colours(self, tmp_path: Path, program: Program) -> None:
         with top(tmp_path, program.pid, NO_COLOR="1") as terminal:
             terminal.shows("now  tasks 2", "ticker")

@@ -73,6 +73,8 @@ def test_two_fetches_overlap(tmp_path: Path, debug: bool) -> None:
 
 def test_each_kind_of_wait(tmp_path: Path) -> None:
     (receiving, sending), (reading, writing) = socket.socketpair(), socket.socketpair()
+    # What a thread does must not be done before it is waited for: the loop's own may be kept from running for long.
+    waited_for = threading.Event()
 
     async def sleeps() -> None:
         await asyncio.sleep(0.01)
@@ -88,10 +90,10 @@ def test_each_kind_of_wait(tmp_path: Path) -> None:
         await queue.get()
 
     async def executes() -> None:
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
+        await asyncio.get_running_loop().run_in_executor(None, waited_for.wait, 30)
 
     async def threads() -> None:
-        await asyncio.to_thread(time.sleep, 0.01)
+        await asyncio.to_thread(waited_for.wait, 30)
 
     async def awaits(task: "asyncio.Task[None]") -> None:
         await task
@@ -155,6 +157,7 @@ def test_each_kind_of_wait(tmp_path: Path) -> None:
             )
         ]
         await asyncio.sleep(0.01)
+        waited_for.set()
         lock.release()
         queue.put_nowait(1)
         future.set_result(None)

@@ -392,6 +392,46 @@ def test_runs_one_after_another_and_loops_in_threads(program: Program) -> None:
     assert ran.status == 0, ran.stderr
 
 
+def test_loops_in_threads_held_at_once_are_told_apart(program: Program) -> None:
+    ran = program.run("""
+        async def sleeps():
+            time.sleep(0.4)  # sleeps
+        async def computes():
+            end = time.monotonic() + 0.4
+            while time.monotonic() < end: pass  # computes
+        async def is_native():
+            # Never lets itself be stopped, or the GIL go.
+            sum(range(8_000_000))  # is_native
+            sum(range(8_000_000))  # is_native
+        async def waits():
+            event = threading.Event()
+            threading.Timer(0.4, event.set).start()
+            event.wait(5)  # waits
+        async def turns(work):
+            for turn in range(4):
+                await asyncio.create_task(work(), name=f"{work.__name__} {turn}")
+                await asyncio.sleep(0.01)
+        works = [sleeps, computes, is_native, waits]
+        threads = [threading.Thread(target=whilst.run, args=(turns(work),), name=work.__name__) for work in works]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        from whilst._watchdog import _under_way
+        print(len(_under_way))
+        """)
+    assert ran.status == 0, ran.stderr
+    assert ran.stdout == "0\n"
+    told = [record for record in ran.slow if not record["slow_over"]]
+    for record in told:
+        # Each is of its own thread, its own task, and its own lines.
+        # (Without a GIL it may have gone on before it could be asked for its task.)
+        assert (record["slow_task"] or record["thread"]).startswith(record["thread"]), record
+        assert any(f" {record['thread']}" in frame for frame in record["slow_stack"]), record
+    assert {record["thread"] for record in told if record["slow_task"]} >= {"sleeps", "waits"}
+    for record in told:
+        if record["thread"] == "sleeps":
+            assert record["slow_line"] == program.line_of("# sleeps")
+
+
 def test_a_fork_while_the_loop_runs_and_a_loop_in_the_child(program: Program) -> None:
     ran = program.run("""
         import os

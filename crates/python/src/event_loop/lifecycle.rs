@@ -4,11 +4,15 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use rustix::process::getpid;
 use rustix::thread::gettid;
 
 use super::observing::DEBUG;
 use super::{LoopCore, this_thread};
+#[cfg(Py_GIL_DISABLED)]
+use crate::ffi::frames;
+use crate::ffi::frames::{Seen, Thread};
 
 #[pymethods]
 impl LoopCore {
@@ -18,7 +22,8 @@ impl LoopCore {
     }
 
     /// Note that this thread runs the loop. Raises RuntimeError if one does already, or the loop is closed.
-    fn _enter(&self) -> PyResult<()> {
+    #[cfg_attr(not(Py_GIL_DISABLED), expect(unused_variables))]
+    fn _enter(&self, py: Python<'_>) -> PyResult<()> {
         self.check_open()?;
         self.thread
             .compare_exchange(0, this_thread(), Ordering::Relaxed, Ordering::Relaxed)
@@ -26,7 +31,18 @@ impl LoopCore {
         // The thread that a process begins with, or has forked with, is Python's main thread (but in a program that starts Python in
         // another one), and to the kernel it has the process's number.
         self.main_thread.store(gettid() == getpid(), Ordering::Relaxed);
+        #[cfg(Py_GIL_DISABLED)]
+        self.thread_mark.store(frames::mark(py), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Return the stack that the thread which runs the loop has at this moment, the innermost frame first: tuples (code, line, offset of
+    /// the instruction, globals). Empty if no thread runs it. For any thread.
+    fn _stack<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        let py = this.py();
+        let core = this.get();
+        let seen = Self::python_thread(this)?.stack(py, || core.is_running())?;
+        Ok(if let Seen::Stack(stack) = seen { stack } else { PyList::empty(py) })
     }
 
     /// Note that no thread runs the loop, and forget that it was told to stop.
@@ -123,5 +139,19 @@ impl LoopCore {
     #[getter]
     fn _current_handle(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.current_handle.with(py, |handle| handle.as_ref().map(|handle| handle.clone_ref(py)))
+    }
+}
+
+impl LoopCore {
+    /// The thread that runs the loop.
+    #[cfg(not(Py_GIL_DISABLED))]
+    pub(super) fn python_thread(this: &Bound<'_, Self>) -> PyResult<Thread> {
+        Ok(Thread::identified(this.as_any().getattr("_thread_id")?.unbind()))
+    }
+
+    /// The thread that runs the loop.
+    #[cfg(Py_GIL_DISABLED)]
+    pub(super) fn python_thread(this: &Bound<'_, Self>) -> PyResult<Thread> {
+        Ok(Thread::marked(this.get().thread_mark.load(Ordering::Relaxed)))
     }
 }

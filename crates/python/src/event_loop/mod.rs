@@ -25,6 +25,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -179,6 +181,9 @@ pub(crate) struct LoopCore {
     main_thread: AtomicBool,
     /// The descriptor that CPython wrote signals to when the last such wait began, if it was not the loop's.
     others_wakeup: AtomicI32,
+    /// The same thread, as CPython knows it.
+    #[cfg(Py_GIL_DISABLED)]
+    thread_mark: AtomicUsize,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
     guard: Guard,
@@ -246,6 +251,8 @@ impl LoopCore {
             thread: AtomicU64::new(0),
             main_thread: AtomicBool::new(false),
             others_wakeup: AtomicI32::new(signals::NONE),
+            #[cfg(Py_GIL_DISABLED)]
+            thread_mark: AtomicUsize::new(0),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             guard: Guard::new()?,
             pieces: AtomicU32::new(0),

@@ -25,7 +25,7 @@ use pyo3::types::PyTuple;
 
 use super::observing::{SUSPECTED, WATCHDOG};
 use super::{LoopCore, this_thread};
-use crate::ffi::frames::{self, Seen};
+use crate::ffi::frames::{Seen, Thread};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::ffi::native_thread;
@@ -52,6 +52,9 @@ const RETIREMENT: Duration = Duration::from_millis(200);
 /// What says that a loop is held, and that it is no longer.
 static REPORT: Import = Import::new("whilst._watchdog", "report");
 static ENDED: Import = Import::new("whilst._watchdog", "ended");
+
+/// The task that a loop runs; raises where that is none.
+static CURRENT_TASK: Import = Import::new("asyncio", "current_task");
 
 /// All loops are looked after: the command `whilst` runs the program.
 static BY_DEFAULT: AtomicBool = AtomicBool::new(false);
@@ -250,7 +253,7 @@ struct Run {
     /// The kernel's number of the loop's thread.
     thread: i32,
     /// The same thread, as Python knows it.
-    python_thread: frames::Thread,
+    python_thread: Thread,
 }
 
 impl Watch {
@@ -305,11 +308,12 @@ impl Watch {
         self.works_on();
         let py = this.py();
         // Looked up here, for the watching thread is not to import.
-        for import in [&REPORT, &ENDED] {
+        for import in [&REPORT, &ENDED, &CURRENT_TASK] {
             import.get(py)?;
         }
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        let python_thread = frames::Thread::current(py)?;
+        Thread::prepare(py)?;
+        let python_thread = LoopCore::python_thread(this)?;
         let run = Arc::new(Run { core: this.clone().unbind(), thread, python_thread });
         let mut inner = self.lock();
         inner.run = Some(run);
@@ -545,9 +549,11 @@ impl Watcher {
             Seen::Nothing => None,
             Seen::Gone => return Ok(false),
         };
+        // The loop may have gone on, at least without a GIL: no task rather than another one's name.
+        let task = CURRENT_TASK.get(py)?.call1((run.core.bind(py),)).ok().filter(|_| is_there());
         let seconds = self.hold.duration().as_secs_f64();
         let asked = core.guard.asked.is_some() || core.is_debug();
-        let arguments = (run.core.bind(py), stack, seconds, again, asked).into_pyobject(py)?;
+        let arguments = (run.core.bind(py), stack, task, seconds, again, asked).into_pyobject(py)?;
         native_thread::call(REPORT.get(py)?, arguments.cast::<PyTuple>()?)?;
         Ok(true)
     }

@@ -92,15 +92,17 @@ mod imp {
     static CURRENT_FRAMES: Import = Import::new("sys", "_current_frames");
 
     impl Thread {
-        /// The thread that asks.
-        pub(crate) fn current(py: Python<'_>) -> PyResult<Self> {
-            static GET_IDENT: Import = Import::new("_thread", "get_ident");
-            // Who looks at it is not to import.
-            CURRENT_FRAMES.get(py)?;
-            Ok(Self { identity: GET_IDENT.get(py)?.call0()?.unbind() })
+        /// Of a thread by its `threading.get_ident()`.
+        pub(crate) fn identified(identity: Py<PyAny>) -> Self {
+            Self { identity }
         }
 
-        /// Looks at the thread's innermost frame, in which no other thread runs Python code, provided that `look` does not either.
+        /// Looks up what it takes to look at a thread: who does is not to import.
+        pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+            CURRENT_FRAMES.get(py).map(drop)
+        }
+
+        /// Looks at the thread's innermost frame, while no other thread runs Python code, provided that `look` does not either.
         pub(super) fn look<'py, R>(
             &self,
             py: Python<'py>,
@@ -114,47 +116,38 @@ mod imp {
 
 #[cfg(Py_GIL_DISABLED)]
 mod imp {
-    use std::ffi::{CStr, c_void};
-
     use pyo3::ffi;
     use pyo3::prelude::*;
 
     use super::Thread;
-    use crate::ffi::audit;
-
-    /// `_PyEval_StopTheWorld` and `_PyEval_StartTheWorld` of CPython, between which it looks at other threads itself
-    /// (`_PyThread_CurrentFrames`, which is not called here: it has started them again by the time that one may look closer). They are
-    /// exported and not documented, so they are looked for, and there is no stack where they are not.
-    type Act = unsafe extern "C" fn(*mut ffi::PyInterpreterState);
-
-    /// While this lives the other threads are stopped.
-    struct Stopped {
-        start: Act,
-    }
+    use crate::ffi::{audit, world};
 
     impl Thread {
-        /// The thread that asks.
-        pub(crate) fn current(_py: Python<'_>) -> PyResult<Self> {
-            // SAFETY: the thread is attached, so it has a state.
-            Ok(Self { state: unsafe { ffi::PyThreadState_Get() }.addr() })
+        /// Of a thread by its [`mark`].
+        pub(crate) fn marked(mark: usize) -> Self {
+            Self { state: mark }
         }
 
-        /// Looks at the thread's innermost frame while the other threads are stopped. In `look` nothing may run that can call Python
-        /// code or wait for another thread.
+        pub(crate) fn prepare(_py: Python<'_>) -> PyResult<()> {
+            Ok(())
+        }
+
+        /// Looks at the thread's innermost frame while the other threads are stopped; see [`world::stopped`].
         ///
-        /// Raises the audit event of `sys._current_frames()`, and what a hook raises.
+        /// `sys._current_frames()` has started them again by the time that one may look closer. Its audit event is raised all the same.
         pub(super) fn look<'py, R>(
             &self,
             py: Python<'py>,
             look: impl FnOnce(Option<Bound<'py, PyAny>>) -> R,
         ) -> PyResult<R> {
             audit::current_frames(py)?;
-            let Some(_stopped) = stop(py) else { return Ok(look(None)) };
-            let innermost = self.state().and_then(|state| {
+            Ok(world::stopped(py, |is_stopped| {
+                let state = if is_stopped { self.state() } else { None };
                 // SAFETY: a thread's state that is there, of a thread that is stopped; a new reference or NULL.
-                unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyThreadState_GetFrame(state).cast()) }
-            });
-            Ok(look(innermost))
+                look(state.and_then(|state| unsafe {
+                    Bound::from_owned_ptr_or_opt(py, ffi::PyThreadState_GetFrame(state).cast())
+                }))
+            }))
         }
 
         /// The thread's state, if there still is one. Only while the other threads are stopped.
@@ -170,26 +163,12 @@ mod imp {
         }
     }
 
-    fn stop(_py: Python<'_>) -> Option<Stopped> {
-        let stop = find(c"_PyEval_StopTheWorld")?;
-        let start = find(c"_PyEval_StartTheWorld")?;
-        // SAFETY: the thread is attached, and starts the others again when `Stopped` is dropped.
-        unsafe { stop(ffi::PyInterpreterState_Get()) };
-        Some(Stopped { start })
-    }
-
-    impl Drop for Stopped {
-        fn drop(&mut self) {
-            // SAFETY: as above; they were stopped by this thread.
-            unsafe { (self.start)(ffi::PyInterpreterState_Get()) };
-        }
-    }
-
-    fn find(name: &CStr) -> Option<Act> {
-        // SAFETY: a name that ends with NUL, looked for in what the process has loaded.
-        let function: *mut c_void = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        // SAFETY: the functions of these names have this type on every Python that can be without a GIL
-        // (Include/internal/pycore_pystate.h).
-        (!function.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Act>(function) })
+    /// What this thread is known by.
+    pub(crate) fn mark(_py: Python<'_>) -> usize {
+        // SAFETY: the thread is attached, so it has a state.
+        unsafe { ffi::PyThreadState_Get() }.addr()
     }
 }
+
+#[cfg(Py_GIL_DISABLED)]
+pub(crate) use self::imp::mark;

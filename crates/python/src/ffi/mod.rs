@@ -32,3 +32,4 @@ pub(crate) mod signals;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;
 pub(crate) mod suspended;
+pub(crate) mod world;
