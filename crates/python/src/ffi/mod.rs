@@ -32,4 +32,5 @@ pub(crate) mod signals;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;
 pub(crate) mod suspended;
+#[cfg(Py_GIL_DISABLED)]
 pub(crate) mod world;
