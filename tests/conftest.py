@@ -3,13 +3,15 @@
 import ctypes
 import errno
 import functools
+import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("oracle", "tls")
+pytest.register_assert_rewrite("oracle", "pipe_ends", "tls", "transports")
 
 DRIVERS = ("epoll", "io_uring")
 
@@ -52,6 +54,13 @@ def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return name
 
 
+@pytest.fixture
+def left_behind() -> Iterator[None]:
+    """Have what a test leaves behind complain in that test."""
+    yield
+    gc.collect()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is marked ``fresh_process`` in a process of its own.
@@ -73,3 +82,22 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return True
+
+
+def _set_aside() -> None:
+    """Have the garbage collector pass over what is there by now: modules, tests, and what pytest keeps of them.
+
+    A full collection, of which the tests of what is not closed ask for many, otherwise goes through some 700,000 objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    _set_aside()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        _set_aside()

@@ -323,6 +323,176 @@ def test_a_signal_to_a_loop_that_runs_in_another_thread() -> None:
     )
 
 
+#: For signals that no bytecode sees: `os.kill()` and its like look at once whether they have sent one to themselves. And to do
+#: something while the loop waits: for a moment (its first wait), or for long (its second).
+QUIET = """
+import ctypes, socket
+raise_quietly = getattr(ctypes.CDLL(None), "raise")
+
+def in_a_long_wait(loop, action, waits=2):
+    polls = loop.metrics().polls
+
+    def wait():
+        end = time.monotonic() + 20
+        while loop.metrics().polls < polls + waits and time.monotonic() < end:
+            time.sleep(0.001)
+        action()
+
+    threading.Thread(target=wait).start()
+
+async def connection():
+    here, there = socket.socketpair()
+    return there, await asyncio.open_connection(sock=here)
+"""
+
+
+def quick(source: str) -> str:
+    """Run a program with whilst's loop; return what it prints. It must not take as long as what it waits for in vain."""
+    begin = time.monotonic()
+    result = program(BEGIN + QUIET + textwrap.dedent(source), "whilst")
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - begin < 20
+    return result.stdout
+
+
+CONNECTED = pytest.mark.parametrize("connected", [False, True])
+
+
+@CONNECTED
+def test_a_signal_between_the_last_bytecode_and_the_wait(connected: bool) -> None:
+    source = f"""
+        async def main():
+            loop = asyncio.get_running_loop()
+            kept = await connection() if {connected} else None
+            event = asyncio.Event()
+            signal.signal(signal.SIGUSR1, lambda *args: loop.call_soon_threadsafe(event.set))
+            loop.call_later(0.01, raise_quietly, signal.SIGUSR1)
+            await asyncio.wait_for(event.wait(), 40)
+            print("handled")
+
+        run(main())
+    """
+    assert quick(source) == "handled\n"
+
+
+@CONNECTED
+def test_a_signal_that_another_thread_catches_ends_a_long_wait(connected: bool) -> None:
+    """And every other one, whichever way: here the one that surely does not interrupt the wait."""
+    source = f"""
+        async def main():
+            loop = asyncio.get_running_loop()
+            kept = await connection() if {connected} else None
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+
+            def catch():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+                signal.raise_signal(signal.SIGUSR1)
+
+            for _ in range(3):
+                event = asyncio.Event()
+                signal.signal(signal.SIGUSR1, lambda *args: loop.call_soon_threadsafe(event.set))
+                in_a_long_wait(loop, catch)
+                await asyncio.wait_for(event.wait(), 40)
+                # The program has set none.
+                print("handled", signal.set_wakeup_fd(-1))
+
+        run(main())
+        print(open_descriptors() - before)
+    """
+    # What `asyncio` makes once for the process does not count.
+    begin = """
+        def open_descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        run(asyncio.sleep(0))
+        before = open_descriptors()
+    """
+    assert quick(textwrap.dedent(begin) + textwrap.dedent(source)) == "handled -1\n" * 3 + "0\n"
+
+
+def test_a_descriptor_that_the_program_gave_for_signals_stays_its_own() -> None:
+    source = """
+        async def main():
+            loop = asyncio.get_running_loop()
+            event = asyncio.Event()
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            ours.settimeout(20)
+            signal.set_wakeup_fd(theirs.fileno())
+            signal.signal(signal.SIGUSR1, lambda *args: None)
+
+            def catch():
+                signal.raise_signal(signal.SIGUSR1)
+                print(ours.recv(100) == bytes([signal.SIGUSR1]))
+                loop.call_soon_threadsafe(event.set)
+
+            for _ in range(3):
+                event.clear()
+                in_a_long_wait(loop, catch)
+                await asyncio.wait_for(event.wait(), 40)
+            print(signal.set_wakeup_fd(-1) == theirs.fileno())
+
+        run(main())
+    """
+    assert quick(source) == "True\n" * 4
+
+
+def test_a_handler_that_runs_before_a_long_wait_may_set_the_descriptor_for_signals() -> None:
+    """By `add_signal_handler()`, say."""
+    source = """
+        async def main():
+            loop = asyncio.get_running_loop()
+            event = asyncio.Event()
+
+            def handler(number, frame):
+                loop.add_signal_handler(signal.SIGUSR2, event.set)
+                in_a_long_wait(loop, lambda: os.kill(os.getpid(), signal.SIGUSR2), waits=1)
+
+            def catch():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+                signal.raise_signal(signal.SIGUSR1)
+
+            signal.signal(signal.SIGUSR1, handler)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+            in_a_long_wait(loop, catch, waits=1)
+            await asyncio.wait_for(event.wait(), 40)
+            print(loop._is_wakeup_fd(signal.set_wakeup_fd(-1)))
+
+        run(main())
+    """
+    assert quick(source) == "True\n"
+
+
+def test_a_forked_child_has_signals_of_its_own() -> None:
+    """A child that took the parent's bytes out of the pipe would leave the parent asleep, and the other way round."""
+    source = """
+        loop = whilst.new_event_loop()
+        event = asyncio.Event()
+
+        def catch():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+            signal.raise_signal(signal.SIGUSR1)
+
+        async def catch_one():
+            event.clear()
+            in_a_long_wait(loop, catch)
+            await asyncio.wait_for(event.wait(), 40)
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        signal.signal(signal.SIGUSR1, lambda *args: loop.call_soon_threadsafe(event.set))
+        loop.run_until_complete(catch_one())
+        begin = time.monotonic()
+        child = os.fork()
+        for _ in range(3):
+            loop.run_until_complete(catch_one())
+        loop.close()
+        if child == 0:
+            os._exit(0 if time.monotonic() - begin < 15 else 1)
+        print(os.waitpid(child, 0)[1])
+    """
+    assert quick(source) == "0\n"
+
+
 def test_a_child_process_is_waited_for() -> None:
     same_output(
         """

@@ -7,15 +7,13 @@ instructions all the way down its awaits. The others are only walked through.
 
 import asyncio
 import heapq
-import os
-import re
-import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import FrameType
 from typing import Any, NamedTuple
 
-from whilst._waits import Place, awaited_at, awaited_by, waits_for
+from whilst._owners import Owner, owner_of
+from whilst._waits import Place, awaited_at, awaited_by, chain, waits_for
 
 #: So many tasks are described at most, and if it is not said how many.
 MOST_LISTED = 2000
@@ -182,27 +180,17 @@ class Census:
 def _shape(task: _Task) -> tuple[tuple[Any, ...], list[Any]]:
     """What tasks that wait for the same in the same place have in common, and others have not; and the codes in it."""
     future = getattr(task, "_fut_waiter", None)
-    shape: list[Any] = [type(future), future is None or future.done()]
+    coroutine: Any = task.get_coro()
+    # One that runs and one that has not begun are both ready by their futures.
+    shape = [type(future), future is None or future.done(), getattr(coroutine, "cr_running", None)]
     codes = []
-    awaitable: Any = task.get_coro()
-    while awaitable is not None:
-        kind = type(awaitable)
-        if kind is CoroutineType:
-            frame, code, inner = awaitable.cr_frame, awaitable.cr_code, awaitable.cr_await
-        elif kind is GeneratorType:
-            frame, code, inner = awaitable.gi_frame, awaitable.gi_code, awaitable.gi_yieldfrom
-        elif kind is AsyncGeneratorType:
-            frame, code, inner = awaitable.ag_frame, awaitable.ag_code, awaitable.ag_await
+    for link in chain(coroutine):
+        if isinstance(link, FrameType):
+            code = link.f_code
+            codes.append(code)
+            shape += (id(code), link.f_lasti)
         else:
-            shape.append(kind)
-            break
-        codes.append(code)
-        shape.append(id(code))
-        shape.append(-1 if frame is None else frame.f_lasti)
-        awaitable = inner
-    else:
-        # It runs, or has not begun. Both are ready by their futures.
-        shape.append(getattr(task.get_coro(), "cr_running", None))
+            shape.append(link)
     return tuple(shape), codes
 
 
@@ -230,25 +218,9 @@ def _coroutine(task: _Task) -> str:
 def own_place(chain: Iterable[Place]) -> Place | None:
     """The innermost of the lines in *chain* that is the program's own, else a package's, else the stdlib's."""
     best: Place | None = None
-    best_rank = 0
+    best_owner = Owner.RUNTIME
     for place in chain:
-        rank = _rank(place[0])
-        if rank >= best_rank:
-            best, best_rank = place, rank
+        owner = owner_of(place[0])
+        if owner >= best_owner:
+            best, best_owner = place, owner
     return best
-
-
-_INSTALLED = re.compile(r"/(?:site|dist)-packages/")
-_STANDARD = tuple(
-    {os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")}
-    | {os.path.join(os.path.dirname(os.path.dirname(asyncio.__file__)), "")}
-)
-_WHILST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
-
-
-def _rank(file: str) -> int:
-    if file.startswith(_WHILST) or not file or file.startswith("<frozen "):
-        return 0
-    if _INSTALLED.search(file):
-        return 2
-    return 1 if file.startswith(_STANDARD) else 3

@@ -69,7 +69,7 @@ LIBRARIES = ("asyncio.", "whilst.", "anyio.")
 # Awaitables of CPython's without attributes. The garbage collector is told what each is made of, the object awaited first
 # (async_gen_asend_traverse, coro_wrapper_traverse, anextawaitable_traverse).
 _OPAQUE = frozenset(
-    ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable", "FutureIter")
+    ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable")
 )
 
 
@@ -80,7 +80,7 @@ def awaited_at(task: "asyncio.Task[Any]") -> list[Place]:
     file ``""``, line 0 and the name of their type. Empty for a task that has ended. Of a task that runs it is the outermost
     coroutine alone: the rest is on its thread's stack.
     """
-    return [place for _, place in _chain(task)]
+    return [place for _, place in _places(task)]
 
 
 def waits_for(task: "asyncio.Task[Any]") -> tuple[str, str]:
@@ -122,37 +122,41 @@ def awaited_by(task: "asyncio.Future[Any]") -> "list[asyncio.Task[Any]]":
     return list(found.values())
 
 
-def _chain(task: "asyncio.Task[Any]") -> Iterator[tuple[str, Place]]:
-    """The chain of :func:`awaited_at`, each with the name of its module."""
-    awaitable: Any = task.get_coro()
+def chain(coroutine: Any) -> Iterator[FrameType | type]:
+    """What *coroutine* awaits, itself first: the frame of each, or the type of one in C. The future at the end is left out."""
+    awaitable = coroutine
     while awaitable is not None:
-        match awaitable:
-            case CoroutineType():
-                frame, code, inner = awaitable.cr_frame, awaitable.cr_code, awaitable.cr_await
-            case AsyncGeneratorType():
-                frame, code, inner = awaitable.ag_frame, awaitable.ag_code, awaitable.ag_await
-            case GeneratorType():
-                frame, code, inner = awaitable.gi_frame, awaitable.gi_code, awaitable.gi_yieldfrom
-            case _ if type(awaitable).__name__ in _OPAQUE:
-                inner = next(
-                    (made_of for made_of in gc.get_referents(awaitable) if not isinstance(made_of, type)),
-                    None,
-                )
-                if asyncio.isfuture(inner):
-                    return
-                awaitable = inner
-                continue
-            case _:
-                if not asyncio.isfuture(awaitable):
-                    # Coroutines of Cython have the attributes.
-                    yield type(awaitable).__module__, ("", 0, type(awaitable).__qualname__)
-                    awaitable = getattr(awaitable, "cr_await", None)
-                    continue
-                return
-        if frame is None:
+        # None of these types can be a base.
+        kind: type = type(awaitable)
+        if kind is CoroutineType:
+            link, inner = awaitable.cr_frame, awaitable.cr_await
+        elif kind is GeneratorType:
+            link, inner = awaitable.gi_frame, awaitable.gi_yieldfrom
+        elif kind is AsyncGeneratorType:
+            link, inner = awaitable.ag_frame, awaitable.ag_await
+        elif kind.__name__ == "FutureIter" or asyncio.isfuture(awaitable):
             return
-        yield _module(frame), (code.co_filename, _line(frame, code), code.co_qualname)
+        elif kind.__name__ in _OPAQUE:
+            made_of = (part for part in gc.get_referents(awaitable) if not isinstance(part, type))
+            awaitable = next(made_of, None)
+            continue
+        else:
+            # Coroutines of Cython have the attribute.
+            link, inner = kind, getattr(awaitable, "cr_await", None)
+        if link is None:
+            return
+        yield link
         awaitable = inner
+
+
+def _places(task: "asyncio.Task[Any]") -> Iterator[tuple[str, Place]]:
+    """The chain of :func:`awaited_at`, each with the name of its module."""
+    for link in chain(task.get_coro()):
+        if isinstance(link, FrameType):
+            code = link.f_code
+            yield _module(link), (code.co_filename, _line(link, code), code.co_qualname)
+        else:
+            yield link.__module__, ("", 0, link.__qualname__)
 
 
 def _module(frame: FrameType) -> str:
@@ -167,7 +171,7 @@ def _line(frame: FrameType, code: CodeType) -> int:
 def _by_function(task: "asyncio.Task[Any]") -> tuple[str, str] | None:
     """The kind by the outermost of the libraries' functions that the program has called, and by those below it."""
     functions: list[tuple[str, str]] = []
-    for module, (_, _, function) in _chain(task):
+    for module, (_, _, function) in _places(task):
         if f"{module}.".startswith(LIBRARIES):
             functions.append((module, function))
         else:

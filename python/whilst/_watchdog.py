@@ -18,15 +18,12 @@ from itertools import islice
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+from whilst._owners import Owner, owner_of
 from whilst._waits import awaited_by
 from whilst._whilst import end_watching
 
 Entry = tuple[CodeType, int, int, dict[str, Any]]
 """A frame as the extension hands it over: its code, line, offset of the instruction, and globals."""
-
-_STDLIB = os.path.dirname(os.__file__) + os.sep
-_PACKAGE = os.path.dirname(__file__) + os.sep
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 _DEBUGGERS = ("bdb", "pdb", "ipdb", "pudb", "debugpy", "pydevd", "_pydevd_bundle", "_pydev_bundle")
 
@@ -63,16 +60,6 @@ class _Frame(NamedTuple):
     function: str
     source: str
     entry: Entry
-
-    @property
-    def is_stdlib(self) -> bool:
-        return self.filename.startswith(("<frozen ", _PACKAGE)) or (
-            self.filename.startswith(_STDLIB) and not any(part in self.filename for part in _INSTALLED)
-        )
-
-    @property
-    def is_installed(self) -> bool:
-        return any(part in self.filename for part in _INSTALLED)
 
 
 atexit.register(end_watching)
@@ -176,7 +163,7 @@ def _frames(stack: list[Entry]) -> list[_Frame]:
     frames = []
     for entry in stack:
         code, line = entry[:2]
-        if code.co_filename.startswith(_PACKAGE) and code.co_name == "run_forever":
+        if code.co_name == "run_forever" and owner_of(code.co_filename) is Owner.RUNTIME:
             break
         source = linecache.getline(code.co_filename, line, entry[3]).strip()
         frames.append(_Frame(code.co_filename, line, code.co_qualname, source, entry))
@@ -184,14 +171,15 @@ def _frames(stack: list[Entry]) -> list[_Frame]:
 
 
 def _own(frames: list[_Frame]) -> int:
-    """The innermost line of the program: neither the stdlib's nor an installed package's, if there is one."""
-    in_installed: int | None = None
+    """The innermost line of the program, else of a package, else of all."""
+    of_package: int | None = None
     for index, frame in enumerate(frames):
-        if frame.is_installed:
-            in_installed = index if in_installed is None else in_installed
-        elif not frame.is_stdlib:
-            return index
-    return in_installed or 0
+        match owner_of(frame.filename):
+            case Owner.PROGRAM:
+                return index
+            case Owner.PACKAGE if of_package is None:
+                of_package = index
+    return of_package or 0
 
 
 def _current_task(loop: Any) -> asyncio.Task[Any] | None:

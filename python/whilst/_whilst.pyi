@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 from asyncio.transports import _FlowControlMixin
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import Context
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final
 
@@ -111,9 +111,8 @@ def watch_by_default() -> None:
 def start_trace(
     threshold: float,
     capacity: int,
-    python: list[str],
-    packages: list[str],
-    waiting: list[str],
+    owners: tuple[Sequence[str], Sequence[str], str],
+    waiting: Sequence[str],
     kinds: dict[str, str],
 ) -> None: ...
 def trace_running_loop(event_loop: LoopCore, task: asyncio.Task[Any] | None) -> None: ...

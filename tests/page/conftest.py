@@ -1,7 +1,5 @@
 """A headless Chromium for the tests of the page, and a way to open records in it."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,17 +15,13 @@ if TYPE_CHECKING:
 # without an `__init__.py` is no package, whose fixtures would last as long as the session.)
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Debian's Chromium; Playwright's own is not downloaded."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium on the PATH (Debian: apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="there is no playwright (tests/requirements.txt)")
-    # Its sandbox refuses to start for root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    pytest.importorskip("playwright.sync_api", reason="there is no playwright (tests/requirements.txt)")
+    import chromium
+
+    if chromium.PATH is None:
+        pytest.skip(chromium.MISSING)
+    with chromium.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

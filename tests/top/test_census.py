@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -89,6 +89,20 @@ def test_the_same_coroutine_at_two_lines_is_two_groups() -> None:
     first = line_of(two_places, "await event.wait")
     assert lines == [first, first + 2]
     assert sorted(one["count"] for one in told["groups"]) == [1, 2]
+
+
+def test_the_same_asynchronous_generator_at_two_lines_is_two_groups() -> None:
+    async def generator(event: asyncio.Event, first: bool) -> AsyncIterator[int]:
+        await two_places(event, first)
+        yield 1
+
+    async def iterate(event: asyncio.Event, first: bool) -> None:
+        async for _ in generator(event, first):
+            pass
+
+    told = taken(lambda event: iterate(event, True), lambda event: iterate(event, False))
+    first = line_of(two_places, "await event.wait")
+    assert sorted(one["place"][1] for one in told["groups"]) == [first, first + 2]
 
 
 def test_states_and_kinds() -> None:

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::driver;
+use crate::signals::SignalPipe;
 
 /// Nobody sleeps, nobody has called.
 const AWAKE: u8 = 0;
@@ -38,6 +39,7 @@ pub struct Waker {
     process: AtomicU32,
     /// How many wakes waits have taken note of.
     wakes: AtomicU64,
+    signals: SignalPipe,
 }
 
 impl Waker {
@@ -48,6 +50,7 @@ impl Waker {
             descriptor: Mutex::new(None),
             process: AtomicU32::new(0),
             wakes: AtomicU64::new(0),
+            signals: SignalPipe::new(),
         }
     }
 
@@ -114,9 +117,15 @@ impl Waker {
         Ok(made)
     }
 
-    /// Closes the eventfd, for when nobody will wait any more. Wakes are then noted and nothing else; a wait makes
-    /// another one.
+    /// What lets signals end the waits.
+    pub fn signals(&self) -> &SignalPipe {
+        &self.signals
+    }
+
+    /// Closes the eventfd and the pipe for signals, for when nobody will wait any more. Wakes are then noted and nothing else; a wait makes
+    /// another eventfd.
     pub fn close(&self) {
+        self.signals.close();
         if let Some(mut place) = self.lock() {
             *place = None;
         }

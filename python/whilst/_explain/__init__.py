@@ -12,14 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import CoroutineType
-
-_STDLIB = os.path.dirname(os.__file__) + os.sep
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 #: What the program or its user has said: on, off, or nothing, which is on in debug mode.
 _asked: bool | None = {"0": False, "1": True}.get(os.environ.get("WHILST_EXPLAIN", ""))
@@ -139,17 +135,3 @@ def _explain_warnings() -> Any:
 
     warnings._warn_unawaited_coroutine = warn  # type: ignore[attr-defined]
     return restore
-
-
-@cache
-def is_programs(filename: str) -> bool:
-    """Whether a file is the program's or a package's that it uses, and not the standard library's or whilst's."""
-    if filename.startswith(("<frozen", _OURS)):
-        return False
-    return not filename.startswith(_STDLIB) or is_library(filename)
-
-
-@cache
-def is_library(filename: str) -> bool:
-    """Whether a file is a package's that was installed."""
-    return "site-packages" in filename or "dist-packages" in filename

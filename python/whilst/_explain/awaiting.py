@@ -10,12 +10,12 @@ import time
 import types
 from typing import TYPE_CHECKING, Any
 
-from whilst._explain import is_programs
 from whilst._explain.mistakes import Hint, short
 from whilst._explain.place import UNKNOWN, Place, is_a, span_of
 from whilst._explain.rewriting import Rewriting
 from whilst._explain.using import context_expressions, not_awaited
 from whilst._explain.values import AWAITABLES, code_of, is_coroutine_function, is_surely, kind_of, may_be
+from whilst._owners import is_above_stdlib
 
 if TYPE_CHECKING:
     import re
@@ -58,12 +58,12 @@ def await_of(exception: BaseException, place: Place, match: re.Match[str]) -> Hi
         return _await_of_call(place, node, awaited, type_name)
     if type_name in ("function", "method") and is_coroutine_function(value):
         reason = f"`{source}` is a function, which has to be called"
-        if place.is_library or not _takes_nothing(value, type_name == "method"):
+        if place.is_package or not _takes_nothing(value, type_name == "method"):
             return Hint(reason)
         rewriting = Rewriting(tree)
         rewriting.call(awaited)
         return Hint(reason, rewriting.expression(node))
-    if type_name in ("list", "tuple", "set", "generator") and not place.is_library:
+    if type_name in ("list", "tuple", "set", "generator") and not place.is_package:
         return _await_of_several(place, node, type_name)
     return None
 
@@ -109,7 +109,7 @@ def _await_of_call(place: Place, node: ast.Await, call: ast.Call, type_name: str
     if function is UNKNOWN:
         return None
     rewriting = Rewriting(tree)
-    if function is time.sleep and not place.is_library:
+    if function is time.sleep and not place.is_package:
         rewriting.replace(span_of(call.func), "asyncio.sleep")
         return Hint(f"`{name}` blocks the event loop and gives nothing to be awaited", rewriting.line(node))
     if type_name == "async_generator":
@@ -124,7 +124,7 @@ def _await_of_call(place: Place, node: ast.Await, call: ast.Call, type_name: str
     if _code_flags(function) & (inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ITERABLE_COROUTINE):
         return None
     reason = f"`{name}` is no asynchronous function: it has returned {what}, which cannot be awaited"
-    if place.is_library or not _is_never_asynchronous(place, call.func, function):
+    if place.is_package or not _is_never_asynchronous(place, call.func, function):
         return Hint(reason)
     rewriting.drop_await(node)
     return Hint(reason, rewriting.line(node))
@@ -160,7 +160,7 @@ def _is_never_asynchronous(place: Place, node: ast.expr, function: Any) -> bool:
     elif isinstance(node, ast.Attribute):
         # A method may be another one in another class, but not where both are the standard library's.
         owner = place.value(node.value)
-        is_fixed = is_a(owner, types.ModuleType) or not is_programs(function.__code__.co_filename)
+        is_fixed = is_a(owner, types.ModuleType) or not is_above_stdlib(function.__code__.co_filename)
     else:
         is_fixed = False
     return is_fixed and _returns_plain_values(function)
@@ -239,7 +239,7 @@ def not_called(_exception: BaseException, place: Place, _match: re.Match[str]) -
     if node is None:
         awaited = place.node(ast.Await)
         node = awaited.value if awaited is not None and isinstance(awaited.value, ast.Call) else None
-    if node is None or tree is None or place.is_library:
+    if node is None or tree is None or place.is_package:
         return None
     functions = [
         one
@@ -275,7 +275,7 @@ def async_for(_exception: BaseException, place: Place, match: re.Match[str]) -> 
         return (
             not_awaited(place, loop.iter, AWAITABLES[type_name], place.value(loop.iter)) if certain else None
         )
-    if place.is_library or not hasattr(_class_of(place, loop.iter, type_name), "__iter__"):
+    if place.is_package or not hasattr(_class_of(place, loop.iter, type_name), "__iter__"):
         return None
     reason = f"`{source}` is a {type_name}, which an ordinary loop goes through"
     if isinstance(loop, ast.comprehension):
@@ -297,7 +297,7 @@ def asynchronous_aiter(_exception: BaseException, place: Place, match: re.Match[
 def plain_for(_exception: BaseException, place: Place, match: re.Match[str]) -> Hint | None:
     """``for`` over an asynchronous generator."""
     loop, tree = _loop_of(place, ast.For), place.tree()
-    if tree is None or place.is_library or not place.is_innermost:
+    if tree is None or place.is_package or not place.is_innermost:
         return None
     if loop is None:
         return _collected(place)
@@ -375,7 +375,7 @@ def plain_with(_exception: BaseException, place: Place, match: re.Match[str]) ->
 
 def _with(place: Place, type_name: str, kind: type[ast.With | ast.AsyncWith]) -> Hint | None:
     tree, managers = place.tree(), context_expressions(place, kind)
-    if tree is None or len(managers) != 1 or place.is_library or not place.is_innermost:
+    if tree is None or len(managers) != 1 or place.is_package or not place.is_innermost:
         return None
     is_async = kind is ast.AsyncWith
     (manager,) = managers

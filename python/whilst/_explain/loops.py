@@ -21,7 +21,7 @@ def run_inside(_exception: BaseException, place: Place, _match: re.Match[str]) -
     """``asyncio.run()`` and its like where a loop runs."""
     place = _of_program(place)
     node, tree = place.node(ast.Call), place.tree()
-    if node is None or tree is None or place.is_library:
+    if node is None or tree is None or place.is_package:
         return None
     name = short(tree.source(node.func))
     reason = f"`{name}()` runs an event loop, and one runs already"
@@ -61,7 +61,7 @@ def no_loop(_exception: BaseException, place: Place, _match: re.Match[str]) -> H
     """``asyncio.create_task()`` and its like where no loop runs."""
     place = _of_program(place)
     node, tree = place.node(ast.Call), place.tree()
-    if node is None or tree is None or place.is_library:
+    if node is None or tree is None or place.is_package:
         return None
     reason = f"`{short(tree.source(node.func))}()` needs a running event loop"
     if not place.is_in_main_thread:
@@ -74,6 +74,6 @@ def no_loop(_exception: BaseException, place: Place, _match: re.Match[str]) -> H
 
 def _of_program(place: Place) -> Place:
     """The innermost place in the program's own code, below what it uses."""
-    if not place.is_library:
+    if not place.is_package:
         return place
-    return next((caller for caller in place.callers() if not caller.is_library), place)
+    return next((caller for caller in place.callers() if not caller.is_package), place)

@@ -10,17 +10,19 @@ import linecache
 import os
 import sys
 from functools import lru_cache
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from whilst._explain import is_library, is_programs
 from whilst._explain.mistakes import Hint, short
 from whilst._explain.place import Place
 from whilst._explain.place import tree_of as _tree_of
 from whilst._explain.rewriting import Rewriting
 from whilst._explain.values import code_of
+from whilst._owners import Owner, is_above_stdlib, is_package, owner_of
+from whilst._waits import chain
 
 if TYPE_CHECKING:
-    from types import CodeType, CoroutineType, FrameType, ModuleType
+    from types import CodeType, CoroutineType, ModuleType
 
     from whilst._explain.place import Tree
 
@@ -57,7 +59,7 @@ def message_of(coroutine: CoroutineType[Any, Any, Any], frame: FrameType | None)
 def _dropped_at_once(coroutine: CoroutineType[Any, Any, Any], place: Place) -> Hint | None:
     """Say where a coroutine was to be awaited, if it goes in the very statement that has made it."""
     tree, line = place.tree(), place.frame.f_lineno
-    if tree is None or place.is_library or not is_programs(place.code.co_filename):
+    if tree is None or owner_of(place.code.co_filename) is not Owner.PROGRAM:
         return None
     calls = [
         call
@@ -125,7 +127,7 @@ def explain_lost_task(context: dict[str, Any]) -> str | None:
 
 def _made_at(task: asyncio.Task[Any], code: CodeType) -> str | None:
     for entry in reversed(getattr(task, "_source_traceback", None) or ()):
-        if is_programs(entry.filename):
+        if is_above_stdlib(entry.filename):
             return f"{_shown(entry.filename)}:{entry.lineno}, in {entry.name}"
     made = _only_call_of(code)
     return made[0] if made is not None else None
@@ -133,13 +135,12 @@ def _made_at(task: asyncio.Task[Any], code: CodeType) -> str | None:
 
 def _waits_at(coroutine: Any) -> str | None:
     """The innermost line of the program's own in which a coroutine is suspended."""
+    if getattr(coroutine, "cr_await", None) is None:
+        return None
     found = None
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if coroutine.cr_await is None:
-            break
-        if is_programs(frame.f_code.co_filename):
+    for frame in chain(coroutine):
+        if isinstance(frame, FrameType) and is_above_stdlib(frame.f_code.co_filename):
             found = f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}, in {frame.f_code.co_name}"
-        coroutine = coroutine.cr_await
     return found
 
 
@@ -151,7 +152,7 @@ def _shown(filename: str) -> str:
 @lru_cache(maxsize=64)
 def _only_call_of(code: CodeType) -> tuple[str, str] | None:
     """Where a module's function is called, and the call, if the program's own modules mention it nowhere else."""
-    if code.co_qualname != code.co_name or is_library(code.co_filename):
+    if code.co_qualname != code.co_name or is_package(code.co_filename):
         return None
     found: list[tuple[ModuleType, Tree, ast.AST]] = []
     modules = [module for module in list(sys.modules.values()) if _is_own(module)]
@@ -183,7 +184,6 @@ def _is_own(module: Any) -> bool:
     return (
         isinstance(filename, str)
         and filename.endswith(".py")
-        and is_programs(filename)
-        and not is_library(filename)
+        and owner_of(filename) is Owner.PROGRAM
         and isinstance(getattr(module, "__name__", None), str)
     )

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from whilst._explain import is_library, is_programs
+from whilst._owners import is_above_stdlib, is_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ class Place:
         #: Whether the exception was raised here, and not in a function of the standard library's that was called here.
         self.is_innermost = is_innermost
         #: Whether the code is a package's that the program uses.
-        self.is_library = is_library(self.code.co_filename)
+        self.is_package = is_package(self.code.co_filename)
         self._instruction = instruction
         self._outer = outer
         self._tree: Tree | None = None
@@ -69,7 +69,7 @@ class Place:
             traceback = traceback.tb_next
         for number in range(len(entries) - 1, -1, -1):
             entry = entries[number]
-            if is_programs(entry.tb_frame.f_code.co_filename):
+            if is_above_stdlib(entry.tb_frame.f_code.co_filename):
                 is_innermost = number == len(entries) - 1
                 outer = entries[:number]
                 return cls(entry.tb_frame, entry.tb_lasti, is_innermost=is_innermost, outer=outer)
@@ -81,12 +81,12 @@ class Place:
         frame = outer[0].tb_frame if outer else self.frame
         while outer:
             entry = outer.pop()
-            if entry.tb_frame is not self.frame and is_programs(entry.tb_frame.f_code.co_filename):
+            if entry.tb_frame is not self.frame and is_above_stdlib(entry.tb_frame.f_code.co_filename):
                 yield Place(entry.tb_frame, entry.tb_lasti, is_innermost=False, outer=tuple(outer))
         # A traceback begins where the exception was caught, or has got to so far.
         above = frame.f_back
         while above is not None:
-            if is_programs(above.f_code.co_filename):
+            if is_above_stdlib(above.f_code.co_filename):
                 yield Place(above, above.f_lasti, is_innermost=False)
             above = above.f_back
 

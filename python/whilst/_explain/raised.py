@@ -15,7 +15,7 @@ import sys
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from whilst._explain import is_programs
+from whilst._owners import is_above_stdlib
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -104,12 +104,12 @@ if sys.version_info >= (3, 12):
         ):
             return
         traceback = exception.__traceback__
-        if traceback is None or not is_programs(code.co_filename):
+        if traceback is None or not is_above_stdlib(code.co_filename):
             return
         # Further out nothing more is to be learnt.
         frame = traceback.tb_frame
         while (traceback := traceback.tb_next) is not None:
-            if traceback.tb_frame is not frame and is_programs(traceback.tb_frame.f_code.co_filename):
+            if traceback.tb_frame is not frame and is_above_stdlib(traceback.tb_frame.f_code.co_filename):
                 return
         from whilst._explain.notes import note
 

@@ -276,7 +276,7 @@ def not_awaited(place: Place, node: ast.expr, what: str, value: Any) -> Hint | N
         return _passed_without(place, parameter, what, value)
     source = short(tree.source(node))
     reason = f"`{source}` is {what} that was not awaited"
-    if place.is_library:
+    if place.is_package:
         return Hint(reason)
     if not place.is_async_at(node):
         if what == "a coroutine" and not _is_in_async_function(tree, node):
@@ -332,7 +332,7 @@ def _passed_without(place: Place, name: str, what: str, value: Any) -> Hint | No
             break
         if _parameter(caller, passed[0]) is not None:
             continue
-        if caller.is_library or not caller.is_async_at(passed[0]):
+        if caller.is_package or not caller.is_async_at(passed[0]):
             break
         rewriting = Rewriting(tree)
         rewriting.await_(passed[0])

@@ -5,14 +5,13 @@ What is recorded is Rust's (``crates/python/src/trace/``); here is when it begin
 
 import atexit
 import os
-import site
 import sys
-import sysconfig
 import time
 from types import TracebackType
 from typing import Self
 
 from whilst import _whilst
+from whilst._owners import PACKAGES, RUNTIME, STDLIB
 from whilst._trace.output import Output
 from whilst._waits import LIBRARIES, WAITS
 
@@ -48,9 +47,8 @@ class Trace:
         _whilst.start_trace(
             self._threshold,
             self._events,
-            [*_directories("stdlib", "platstdlib"), f"{os.path.dirname(os.path.dirname(__file__))}/"],
-            _package_directories(),
-            list(LIBRARIES),
+            (RUNTIME, PACKAGES, STDLIB),
+            LIBRARIES,
             WAITS,
         )
         self._process = os.getpid()
@@ -125,19 +123,6 @@ def _about(record: dict[str, object], started: float) -> dict[str, object]:
         "whilst": _whilst.__version__,
         "driver": strings[loops["driver"][0]] if loops["driver"] else "",
     }
-
-
-def _directories(*names: str) -> list[str]:
-    paths = {sysconfig.get_path(name) for name in names}
-    return sorted(f"{path}/" for path in paths if path)
-
-
-def _package_directories() -> list[str]:
-    paths = {*_directories("purelib", "platlib")}
-    paths.update(f"{path}/" for path in site.getsitepackages())
-    if site.ENABLE_USER_SITE:
-        paths.add(f"{site.getusersitepackages()}/")
-    return sorted(paths)
 
 
 _children_forget = False

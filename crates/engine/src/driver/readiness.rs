@@ -52,6 +52,8 @@ const EVENTS: usize = 512;
 
 /// The event data of the waker; no registration has it, for descriptor numbers are not negative.
 const WAKER: u64 = u64::MAX;
+/// The event data of the pipe for signals.
+const SIGNALS: u64 = WAKER - 1;
 
 /// An operation that waits for one direction of a descriptor.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +106,7 @@ pub(super) struct Readiness {
     registrations: Vec<Registration>,
     generation: u32,
     waker_registered: bool,
+    signals_registered: bool,
     events: Vec<EpollEvent>,
     /// The last wait has told of all that was ready, and of no end and no failure; and nothing was registered since.
     told_all: bool,
@@ -121,6 +124,7 @@ impl Readiness {
             registrations: Vec::new(),
             generation: 0,
             waker_registered: false,
+            signals_registered: false,
             events: Vec::with_capacity(EVENTS),
             told_all: false,
         })
@@ -192,6 +196,7 @@ impl Readiness {
     fn rebuild(&mut self) -> io::Result<()> {
         self.instance = instance()?;
         self.waker_registered = false;
+        self.signals_registered = false;
         for fd in 0..self.registrations.len() {
             self.registrations[fd].registered = false;
             if !self.registrations[fd].flags().is_empty() {
@@ -276,16 +281,16 @@ impl Readiness {
             waker.consume();
         }
         match result {
-            Ok(()) => self.deliver(ready),
+            Ok(()) => self.deliver(waker, ready),
             Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Says which operations are ready now.
-    pub(super) fn poll(&mut self, ready: impl FnMut(Operation)) -> io::Result<()> {
+    pub(super) fn poll(&mut self, waker: &Waker, ready: impl FnMut(Operation)) -> io::Result<()> {
         match self.collect(Some(Duration::ZERO)) {
-            Ok(()) => self.deliver(ready),
+            Ok(()) => self.deliver(waker, ready),
             Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -298,6 +303,14 @@ impl Readiness {
             let flags = EventFlags::IN | EventFlags::ET;
             epoll::add(&self.instance, waker.descriptor()?, EventData::new_u64(WAKER), flags)?;
             self.waker_registered = true;
+        }
+        if !self.signals_registered
+            && let Some(pipe) = waker.signals().reader()
+        {
+            // Edge-triggered as well: whoever empties it need not do so at once.
+            let flags = EventFlags::IN | EventFlags::ET;
+            epoll::add(&self.instance, pipe, EventData::new_u64(SIGNALS), flags)?;
+            self.signals_registered = true;
         }
         Ok(())
     }
@@ -356,13 +369,17 @@ impl Readiness {
     }
 
     /// Says which operations the kernel has found ready.
-    fn deliver(&mut self, mut ready: impl FnMut(Operation)) -> io::Result<()> {
+    fn deliver(&mut self, waker: &Waker, mut ready: impl FnMut(Operation)) -> io::Result<()> {
         let mut stale = false;
         let mut plain = self.events.len() < EVENTS;
         for index in 0..self.events.len() {
             let event = self.events[index];
             let data = event.data.u64();
             if data == WAKER {
+                continue;
+            }
+            if data == SIGNALS {
+                waker.signals().note();
                 continue;
             }
             let fd = data as u32 as usize;

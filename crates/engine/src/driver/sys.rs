@@ -76,7 +76,7 @@ pub(super) fn check_open(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the waker alone.
+/// Waits for the waker and for signals alone.
 pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Result<()> {
     if timeout == Some(Duration::ZERO) {
         waker.consume();
@@ -86,12 +86,22 @@ pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Re
     if !waker.announce_sleep() {
         return Ok(());
     }
-    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
-    let result = match poll(&mut descriptors, timeout.map(timespec).as_ref()) {
+    let signals = waker.signals().reader();
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN), PollFd::new(&descriptor, PollFlags::IN)];
+    if let Some(pipe) = &signals {
+        descriptors[1] = PollFd::new(pipe, PollFlags::IN);
+    }
+    let count = 1 + usize::from(signals.is_some());
+    let result = match poll(&mut descriptors[..count], timeout.map(timespec).as_ref()) {
         Ok(0) | Err(Errno::INTR) => Ok(()),
         Ok(_) => {
-            // Signalled by this wake, or a leftover of one whose sleeper had gone on before it was written.
-            let _ = rustix::io::read(&descriptor, &mut [0_u8; 8]);
+            if !descriptors[0].revents().is_empty() {
+                // Signalled by this wake, or a leftover of one whose sleeper had gone on before it was written.
+                let _ = rustix::io::read(&descriptor, &mut [0_u8; 8]);
+            }
+            if signals.is_some() && !descriptors[1].revents().is_empty() {
+                waker.signals().note();
+            }
             Ok(())
         }
         Err(error) => Err(error.into()),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use crate::support::*;
 
 over_both!(
     a_signal_ends_it,
+    a_signal_in_the_pipe_ends_it,
     a_wake_before_it_ends_it,
     a_wake_from_another_thread_ends_it,
     an_idle_driver_costs_nothing,
@@ -253,6 +254,54 @@ fn a_signal_ends_it(choice: Choice) {
     // With something to submit along with the wait, and without.
     wait(|_| {});
     wait(|world| assert_eq!(world.wait(Duration::ZERO), 0));
+}
+
+/// Whether it is there before the wait begins or comes during it, and again each time.
+fn a_signal_in_the_pipe_ends_it(choice: Choice) {
+    fn write(world: &World, bytes: &[u8]) {
+        let writer = world.waker.signals().writer().unwrap();
+        // SAFETY: the pipe stays open for longer than this call.
+        let writer = unsafe { BorrowedFd::borrow_raw(writer) };
+        assert_eq!(rustix::io::write(writer, bytes), Ok(bytes.len()));
+    }
+    fn drained(world: &World) -> Vec<u8> {
+        let mut all = Vec::new();
+        world.waker.signals().drain(|bytes| all.extend_from_slice(bytes));
+        all
+    }
+    const LONG: Duration = Duration::from_secs(10);
+    idle_and_busy(choice, |world| {
+        assert!(drained(world).is_empty());
+        let begin = Instant::now();
+        for round in 0..3 {
+            write(world, &[round, 1]);
+            world.wait(LONG);
+            // Somebody may be interrupted, and wait again before it looks.
+            write(world, &[2]);
+            world.wait(Duration::ZERO);
+            assert_eq!(drained(world), [round, 1, 2]);
+            assert!(drained(world).is_empty());
+            let world = &mut *world;
+            thread::scope(|scope| {
+                let waker = world.waker.clone();
+                scope.spawn(move || {
+                    thread::sleep(QUIET);
+                    // SAFETY: as above.
+                    let writer = unsafe { BorrowedFd::borrow_raw(waker.signals().writer().unwrap()) };
+                    rustix::io::write(writer, b"later").unwrap();
+                });
+                world.driver.wait(Some(LONG), &mut Vec::new()).unwrap();
+            });
+            // The edge of what was written in between may come late.
+            let mut all = drained(world);
+            while all.len() < 5 && begin.elapsed() < LONG {
+                world.wait(LONG);
+                all.extend(drained(world));
+            }
+            assert_eq!(all, b"later");
+        }
+        assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
+    });
 }
 
 fn an_idle_driver_costs_nothing(choice: Choice) {

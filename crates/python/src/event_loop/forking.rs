@@ -41,6 +41,7 @@ impl LoopCore {
     fn _after_fork_in_child(this: &Bound<'_, Self>) -> bool {
         let core = this.get();
         core.forget_watchdog();
+        core.inbox.waker().signals().close();
         if !core.is_running() {
             return false;
         }

@@ -19,8 +19,8 @@ use super::sockets::SocketWait;
 use super::waiting::Manner;
 use super::{LoopCore, State, WRONG_THREAD, Work};
 use crate::errors::os_error;
-use crate::ffi::call::check_signals;
 use crate::ffi::class::Object;
+use crate::ffi::signals::check_signals;
 use crate::handle::{ends_the_run, run};
 use crate::trace;
 use crate::transport::datagram::Datagram;
@@ -193,6 +193,7 @@ impl LoopCore {
             }
             (asked, Some(completions))
         });
+        core.drain_signals();
         if let Some(mut completions) = completions {
             for completion in completions.drain(..) {
                 Self::complete(this, completion);

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use rustix::process::getpid;
+use rustix::thread::gettid;
 
 use super::observing::DEBUG;
 use super::{LoopCore, this_thread};
@@ -20,8 +22,11 @@ impl LoopCore {
         self.check_open()?;
         self.thread
             .compare_exchange(0, this_thread(), Ordering::Relaxed, Ordering::Relaxed)
-            .map(drop)
-            .map_err(|_other| PyRuntimeError::new_err("This event loop is already running"))
+            .map_err(|_other| PyRuntimeError::new_err("This event loop is already running"))?;
+        // The thread that a process begins with, or has forked with, is Python's main thread (but in a program that starts Python in
+        // another one), and to the kernel it has the process's number.
+        self.main_thread.store(gettid() == getpid(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Note that no thread runs the loop, and forget that it was told to stop.

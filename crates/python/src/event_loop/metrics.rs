@@ -15,31 +15,18 @@ use pyo3::types::PyDict;
 use super::observing::METRICS;
 use super::scheduling::now;
 use super::{LoopCore, State};
+use crate::transport::kind::TransportKind;
 
 /// The upper bounds of the histogram of lags, in seconds; what is longer is counted in the sum only.
 const BOUNDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// What a transport is over, or that it is one of TLS.
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    Tcp,
-    Udp,
-    Unix,
-    Pipe,
-    Tls,
-    Other,
-}
-
-/// Their names, in the order of the variants.
-const KINDS: [&str; 6] = ["tcp", "udp", "unix", "pipe", "tls", "other"];
 
 /// What is counted where the loop's state is not at hand.
 #[derive(Default)]
 pub(crate) struct Counters {
     received: AtomicU64,
     sent: AtomicU64,
-    open: [AtomicU64; KINDS.len()],
+    open: [AtomicU64; TransportKind::NAMES.len()],
 }
 
 impl Counters {
@@ -56,14 +43,18 @@ impl Counters {
 /// Counts a transport as open for as long as it lives.
 pub(crate) struct Open {
     counters: Arc<Counters>,
-    kind: Kind,
+    kind: TransportKind,
 }
 
 impl Open {
-    pub(crate) fn new(event_loop: &LoopCore, kind: Kind) -> Self {
+    pub(crate) fn new(event_loop: &LoopCore, kind: TransportKind) -> Self {
         let counters = Arc::clone(&event_loop.counters);
         counters.open[kind as usize].fetch_add(1, Ordering::Relaxed);
         Self { counters, kind }
+    }
+
+    pub(crate) fn kind(&self) -> TransportKind {
+        self.kind
     }
 
     /// The transport has sent so many bytes.
@@ -308,7 +299,7 @@ impl LoopCore {
         put("bytes_received", self.counters.received.load(Ordering::Relaxed))?;
         put("bytes_sent", self.counters.sent.load(Ordering::Relaxed))?;
         let transports = PyDict::new(py);
-        for (kind, open) in KINDS.iter().zip(&self.counters.open) {
+        for (kind, open) in TransportKind::NAMES.iter().zip(&self.counters.open) {
             transports.set_item(kind, open.load(Ordering::Relaxed))?;
         }
         numbers.set_item("transports", transports)?;

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod scheduling;
 pub(crate) mod sendfile;
 pub(crate) mod servers;
+pub(crate) mod signals;
 pub(crate) mod sockets;
 pub(crate) mod tasks;
 pub(crate) mod waiting;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -105,6 +106,35 @@ pub(crate) enum Work {
 // A loop with many callbacks pending is as fast as its queue is small.
 const _: () = assert!(size_of::<Work>() <= 32);
 
+impl Work {
+    fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
+        match self {
+            Self::Handle(handle) => visit_queued(handle, visit),
+            Self::ThreadSafe(handle) => visit_queued(handle, visit),
+            Self::Timer(handle) => visit_queued(handle, visit),
+            Self::Stream(stream, work) => {
+                visit(stream.as_py());
+                work.traverse(visit);
+            }
+            Self::Datagram(transport, work) => {
+                visit(transport.as_py());
+                work.traverse(visit);
+            }
+            Self::ReadPipe(pipe, work) => {
+                visit(pipe.as_py());
+                work.traverse(visit);
+            }
+            Self::WritePipe(pipe, work) => {
+                visit(pipe.as_py());
+                work.traverse(visit);
+            }
+            Self::Sendfile(sendfile) => visit(sendfile.as_any()),
+            Self::Socket(wait, _) => visit(wait.as_any()),
+            Self::Accepted(..) | Self::File(..) => {}
+        }
+    }
+}
+
 /// What the loop's thread works on.
 pub(crate) struct State {
     pub(crate) ready: ReadyQueue<Work>,
@@ -145,6 +175,10 @@ pub(crate) struct LoopCore {
     clockwork: Guarded<Clockwork>,
     /// The thread that runs the loop, 0 for none.
     thread: AtomicU64,
+    /// Whether that is the main thread, whose waits end for signals.
+    main_thread: AtomicBool,
+    /// The descriptor that CPython wrote signals to when the last such wait began, if it was not the loop's.
+    others_wakeup: AtomicI32,
     /// Who looks on: bits of [`observing`].
     watchers: AtomicU8,
     guard: Guard,
@@ -210,6 +244,8 @@ impl LoopCore {
             counters: Arc::default(),
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
+            main_thread: AtomicBool::new(false),
+            others_wakeup: AtomicI32::new(signals::NONE),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
             guard: Guard::new()?,
             pieces: AtomicU32::new(0),
@@ -242,42 +278,13 @@ impl LoopCore {
             }
         };
         self.state.try_with(|state| {
-            for work in state.ready.iter() {
-                match work {
-                    Work::Handle(handle) => visit_queued(handle, &mut see),
-                    Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
-                    Work::Timer(handle) => visit_queued(handle, &mut see),
-                    Work::Stream(stream, work) => {
-                        see(stream.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::Datagram(transport, work) => {
-                        see(transport.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::Sendfile(sendfile) => see(sendfile.as_any()),
-                    Work::Socket(wait, _) => see(wait.as_any()),
-                    Work::Accepted(..) | Work::File(..) => {}
-                    Work::ReadPipe(pipe, work) => {
-                        see(pipe.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::WritePipe(pipe, work) => {
-                        see(pipe.as_py());
-                        work.traverse(&mut see);
-                    }
-                }
-            }
+            state.ready.iter().for_each(|work| work.traverse(&mut see));
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.contexts.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|work| match work {
-            Work::Handle(handle) => visit_queued(handle, &mut see),
-            Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
-            _ => {}
-        });
+        self.inbox.for_each(|work| work.traverse(&mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         self.guard.traverse(&mut see);

@@ -15,6 +15,7 @@ use crate::ffi::imports::Import;
 use crate::handle::{AnyHandle, is_cancelled, run};
 use crate::trace;
 use crate::transport::datagram::Datagram;
+use crate::transport::kind::TransportKind;
 use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 
@@ -31,8 +32,8 @@ pub(crate) const SUSPECTED: u8 = 16;
 
 /// A transport, as a trace has it.
 pub(crate) trait Traced: Instance {
-    /// Its kind (`tcp`, `unix`, `udp`, `pipe`, `tls`) and its peer's address, or an empty string.
-    fn introduce(&self, py: Python<'_>) -> (&'static str, String);
+    /// Its kind and its peer's address, or an empty string.
+    fn introduce(&self, py: Python<'_>) -> (TransportKind, String);
 }
 
 impl LoopCore {

@@ -11,6 +11,7 @@
 //!
 //! Without a GIL there is nothing to be learnt, and nobody to be kept waiting.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -18,9 +19,9 @@ use pyo3::prelude::*;
 
 use super::LoopCore;
 use super::iteration::LONGEST_WAIT;
-use crate::ffi::call::check_signals;
 use crate::ffi::clock::coarse;
 use crate::ffi::imports::Import;
+use crate::ffi::signals::check_signals;
 
 /// Who gets the GIL back as late as this, in seconds, has a thread beside it that computes. No thread that merely passes by
 /// keeps it so long, and one that computes keeps it for five times as long.
@@ -140,13 +141,15 @@ impl LoopCore {
     pub(super) fn wait_for_work(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        let manner = Manner::of(core.time_to_wait(py));
-        if !matches!(manner, Manner::Poll)
-            && let Some(patience) = core.patience.with(py, |patience| patience.duration())
+        if core.stopping.load(Ordering::Relaxed) || core.state.with(py, |state| !state.ready.is_empty()) {
+            return Self::wait(this, Manner::Poll);
+        }
+        if let Some(patience) = core.patience.with(py, |patience| patience.duration())
+            && core.time_to_wait(py) != Some(Duration::ZERO)
         {
             return Self::look_and_wait(this, patience);
         }
-        Self::wait(this, manner)
+        Self::block(this)
     }
 
     #[cold]
@@ -176,7 +179,7 @@ impl LoopCore {
             }
             now = Instant::now();
             if now - begin >= patience {
-                return Self::wait(this, Manner::of(core.time_to_wait(py)));
+                return Self::block(this);
             }
         }
     }

@@ -42,6 +42,18 @@ pub(crate) fn sendto(socket: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> P
     if status == 0 { Ok(()) } else { Err(PyErr::fetch(socket.py())) }
 }
 
+/// Raises the event `sys._current_frames`, for a look at another thread that CPython's own function is too late for.
+///
+/// Raises what a hook raises.
+#[cfg(Py_GIL_DISABLED)]
+pub(crate) fn current_frames(py: Python<'_>) -> PyResult<()> {
+    const EVENT: &CStr = c"sys._current_frames";
+    let format: *const c_char = std::ptr::null();
+    // SAFETY: the thread is attached; no format, no arguments.
+    let status = unsafe { PySys_Audit(EVENT.as_ptr(), format) };
+    if status == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
+}
+
 /// True if anybody listens to audit events. Nobody hears of the question.
 pub(crate) fn is_listened_to(py: Python<'_>) -> bool {
     const EVENT: &CStr = c"whilst.is_listened_to";

@@ -149,14 +149,7 @@ pub(crate) fn in_given_context<'py, R>(
     }
 }
 
-/// Runs the Python handlers of signals that have arrived; the exception of one that raised (`KeyboardInterrupt`).
 #[inline]
-pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the thread is attached.
-    check(py, unsafe { ffi::PyErr_CheckSignals() })
-}
-
-#[inline]
-fn check(py: Python<'_>, status: c_int) -> PyResult<()> {
+pub(super) fn check(py: Python<'_>, status: c_int) -> PyResult<()> {
     if status == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

@@ -28,6 +28,7 @@ pub(crate) mod plain_socket;
 mod pool;
 pub(crate) mod prefetch;
 pub(crate) mod python_class;
+pub(crate) mod signals;
 pub(crate) mod slots;
 pub(crate) mod stored_arguments;
 pub(crate) mod suspended;

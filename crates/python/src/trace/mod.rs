@@ -31,6 +31,7 @@ use crate::ffi::guarded::Guarded;
 use crate::ffi::suspended::{self, Frame, Running, attribute};
 use crate::handle::callable_of;
 use crate::transport::datagram::Datagram;
+use crate::transport::kind::TransportKind;
 use crate::transport::pipe::{ReadPipe, WritePipe};
 use crate::transport::stream::Stream;
 use crate::transport::told::Told;
@@ -167,7 +168,7 @@ pub(crate) fn callback_begins<'py>(
 }
 
 /// What a transport says of itself: its kind and its peer.
-pub(crate) type Introduction<'a> = &'a dyn Fn() -> (&'static str, String);
+pub(crate) type Introduction<'a> = &'a dyn Fn() -> (TransportKind, String);
 
 /// (One for all: what a program runs in between leaves nothing of this in the processor's caches, so that small is fast.)
 #[inline(never)]
@@ -580,7 +581,9 @@ fn see_transport(core: &LoopCore, py: Python<'_>, address: usize, introduce: Int
         return;
     }
     let (kind, peer) = introduce();
-    with_recorder(core, py, |recorder, _lane| recorder.add_transport(address, kind, peer, nanoseconds()));
+    with_recorder(core, py, |recorder, _lane| {
+        recorder.add_transport(address, kind.name(), peer, nanoseconds())
+    });
 }
 
 /// Bytes have gone through a transport.
@@ -613,23 +616,23 @@ pub(crate) fn transport_ended(core: &LoopCore, py: Python<'_>, transport: usize)
 
 /// Begin to record. Raises RuntimeError if a trace is being recorded.
 ///
-/// `threshold`: from how many seconds on callbacks are recorded; `capacity`: how many events are kept; `python`, `packages`: directories
-/// of the standard library and of packages, ending in a slash; `waiting`: what the names of modules that wait begin with; `kinds`:
-/// what waits are called, by module and function.
+/// `threshold`: from how many seconds on callbacks are recorded; `capacity`: how many events are kept; `owners`: whose a file is, by
+/// `RUNTIME`, `PACKAGES` and `STDLIB` of `whilst._owners`; `waiting`: what the names of modules that wait begin with; `kinds`: what
+/// waits are called, by module and function.
 #[pyfunction]
 #[pyo3(name = "start_trace")]
 fn start(
     py: Python<'_>,
     threshold: f64,
     capacity: usize,
-    python: Vec<String>,
-    packages: Vec<String>,
+    owners: (Vec<String>, Vec<String>, String),
     waiting: Vec<String>,
     kinds: HashMap<String, String>,
 ) -> PyResult<()> {
     static GENERATION: AtomicU32 = AtomicU32::new(0);
     let kinds = kinds.into_iter().filter_map(|(name, kind)| Some((name, Kind::named(&kind)?))).collect();
-    let places = Places::new(Libraries { python, packages, waiting, kinds });
+    let (runtime, packages, stdlib) = owners;
+    let places = Places::new(Libraries { runtime, packages, stdlib, waiting, kinds });
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
     let threshold = (threshold * 1e9) as u64;
     let recorder = Box::new(Recorder::new(generation, nanoseconds(), threshold, capacity, places));

@@ -10,7 +10,7 @@ use super::numbers::NumberMap;
 use super::ring::{Kind, NONE};
 use crate::ffi::suspended::{Running, attribute, line};
 
-/// Whose a piece of code is.
+/// Whose a piece of code is, as `whilst._owners` has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// Of the standard library, or of whilst.
@@ -78,10 +78,12 @@ pub(super) type Point<'py> = (Bound<'py, PyCode>, i32);
 
 /// What to classify code by.
 pub(super) struct Libraries {
-    /// Directories of the standard library and of whilst.
-    pub(super) python: Vec<String>,
-    /// Directories of installed packages.
+    /// What the files of whilst and of the interpreter begin with.
+    pub(super) runtime: Vec<String>,
+    /// What is somewhere in those of installed packages.
     pub(super) packages: Vec<String>,
+    /// What the standard library's begin with.
+    pub(super) stdlib: String,
     /// What the modules of libraries that know how to wait begin with.
     pub(super) waiting: Vec<String>,
     /// Kinds by module and function, or by what they begin with.
@@ -90,13 +92,11 @@ pub(super) struct Libraries {
 
 impl Libraries {
     fn owner(&self, file: &str) -> Owner {
-        let is_in = |directories: &[String]| directories.iter().any(|it| file.starts_with(it.as_str()));
-        if is_in(&self.packages) {
-            // whilst itself is an installed package.
-            let whilst =
-                self.python.iter().any(|it| it.ends_with("/whilst/") && file.starts_with(it.as_str()));
-            if whilst { Owner::Python } else { Owner::Package }
-        } else if is_in(&self.python) || file.starts_with("<frozen ") {
+        if file.is_empty() || self.runtime.iter().any(|begin| file.starts_with(begin)) {
+            Owner::Python
+        } else if self.packages.iter().any(|folder| file.contains(folder)) {
+            Owner::Package
+        } else if file.starts_with(&self.stdlib) {
             Owner::Python
         } else {
             Owner::Program

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod audience;
 pub(crate) mod datagram;
 pub(crate) mod flow_control;
+pub(crate) mod kind;
 pub(crate) mod outgoing;
 pub(crate) mod pipe;
 pub(crate) mod socket;

@@ -19,6 +19,8 @@ pub(super) const CANCELLATION: u64 = 1 << 62;
 pub(super) const SEND: u64 = 1 << 61;
 /// The `user_data` of the poll of the epoll instance that has the watches.
 pub(super) const WATCHES: u64 = WAKER | 1;
+/// The `user_data` of the poll of the pipe for signals.
+pub(super) const SIGNALS: u64 = WAKER | 2;
 
 /// An operation and what became of it.
 #[derive(Clone, Copy, Debug)]

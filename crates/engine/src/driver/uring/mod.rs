@@ -66,7 +66,7 @@ use std::time::{Duration, Instant};
 use io_uring::squeue::{self, Flags};
 use io_uring::{opcode, types};
 
-use self::books::{Books, CANCELLATION, SEND, WAKER, WATCHES};
+use self::books::{Books, CANCELLATION, SEND, SIGNALS, WAKER, WATCHES};
 pub(super) use self::probe::{available, truncates};
 use self::ring::{ATTEMPTS, BUFFER_GROUP, Entered, Ring};
 use super::files::FileOperation;
@@ -276,6 +276,7 @@ impl<P> Uring<P> {
         let mut block = completions.len() == begin && !books.must_return && timeout != Some(Duration::ZERO);
         if block {
             Self::watch_waker(ring, waker)?;
+            Self::watch_signals(ring, waker)?;
             block = waker.announce_sleep();
         }
         if !block {
@@ -300,11 +301,14 @@ impl<P> Uring<P> {
             }
             result = ring.poll();
         }
+        if std::mem::take(&mut ring.signals_seen) {
+            waker.signals().note();
+        }
         messages.clear();
         if std::mem::take(&mut books.watches_ready)
             && let Some(readiness) = readiness
         {
-            readiness.poll(|number| books.watched(number, completions))?;
+            readiness.poll(waker, |number| books.watched(number, completions))?;
         }
         Ok(())
     }
@@ -407,13 +411,32 @@ impl<P> Uring<P> {
         Ok(())
     }
 
+    /// The same for the pipe for signals, once there is one.
+    fn watch_signals(ring: &mut Ring, waker: &Waker) -> io::Result<()> {
+        if !ring.watches_signals
+            && let Some(pipe) = waker.signals().reader()
+        {
+            let entry =
+                opcode::PollAdd::new(types::Fd(pipe.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+            // SAFETY: a poll points to no memory.
+            unsafe { ring.push(&entry.user_data(SIGNALS))? };
+            ring.watches_signals = true;
+        }
+        Ok(())
+    }
+
     /// Books the completions that are there.
     fn collect(books: &mut Books<P>, ring: &mut Ring, completions: &mut Vec<Completion<P>>) {
-        let Ring { io, pool, watches_waker, polls_watches, .. } = ring;
+        let Ring { io, pool, watches_waker, watches_signals, signals_seen, polls_watches, .. } = ring;
         for entry in io.completion() {
             match entry.user_data() {
                 WAKER => {
                     *watches_waker = io_uring::cqueue::more(entry.flags());
+                    books.must_return = true;
+                }
+                SIGNALS => {
+                    *watches_signals = io_uring::cqueue::more(entry.flags());
+                    *signals_seen = true;
                     books.must_return = true;
                 }
                 WATCHES => {

@@ -32,6 +32,10 @@ pub(super) struct Ring {
     pub(super) pool: Option<Arc<Pool>>,
     /// Whether the kernel watches the waker's eventfd.
     pub(super) watches_waker: bool,
+    /// Whether the kernel watches the pipe for signals.
+    pub(super) watches_signals: bool,
+    /// Whether it has said that there is something in it.
+    pub(super) signals_seen: bool,
     /// Whether the kernel polls the instance that has the watches.
     pub(super) polls_watches: bool,
 }
@@ -71,7 +75,15 @@ impl Ring {
 
     /// A ring that was just built in this thread.
     pub(super) fn of(io: IoUring) -> Self {
-        Self { io, origin: Origin::here(), pool: None, watches_waker: false, polls_watches: false }
+        Self {
+            io,
+            origin: Origin::here(),
+            pool: None,
+            watches_waker: false,
+            watches_signals: false,
+            signals_seen: false,
+            polls_watches: false,
+        }
     }
 
     /// Makes the buffers, where there are none yet.

@@ -10,7 +10,7 @@ use whilst_engine::driver::{Interest, Operation};
 
 use super::{Datagram, DatagramWork, Keys, Peer, Probe, State};
 use crate::event_loop::LoopCore;
-use crate::event_loop::metrics::{Kind, Open};
+use crate::event_loop::metrics::Open;
 use crate::event_loop::readiness::descriptor;
 use crate::event_loop::registry::Source;
 use crate::ffi::call::{call_method, copy_context};
@@ -21,6 +21,7 @@ use crate::handle::ends_the_run;
 use crate::transport::address::Address;
 use crate::transport::audience::resolve;
 use crate::transport::flow_control::Marks;
+use crate::transport::kind::TransportKind;
 use crate::transport::stream::WARN;
 
 impl Datagram {
@@ -89,13 +90,11 @@ impl Datagram {
             keys
         });
         let kind = match native {
-            Some(libc::AF_UNIX) => Kind::Unix,
-            Some(_) => Kind::Udp,
-            None => match Address::local(crate::ffi::descriptor::borrow(fd)) {
-                Address::V4(_) | Address::V6(_) => Kind::Udp,
-                Address::Unix(_) => Kind::Unix,
-                Address::Unknown => Kind::Other,
-            },
+            Some(libc::AF_UNIX) => TransportKind::Unix,
+            Some(_) => TransportKind::Udp,
+            None => {
+                TransportKind::of(&Address::local(crate::ffi::descriptor::borrow(fd)), TransportKind::Udp)
+            }
         };
         transport.get().state.with(py, |state| {
             state.keys = Some(keys);

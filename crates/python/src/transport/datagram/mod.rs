@@ -24,6 +24,7 @@ use whilst_engine::driver::{Interest, Key, Operation};
 
 use super::address::Address;
 use super::flow_control::Marks;
+use super::kind::TransportKind;
 use super::told::Told;
 use crate::event_loop::metrics::Open;
 use crate::event_loop::observing::Traced;
@@ -155,10 +156,13 @@ impl DatagramWork {
 }
 
 impl Traced for Datagram {
-    fn introduce(&self, py: Python<'_>) -> (&'static str, String) {
-        let fd = self.state.with(py, |state| state.socket.is_some().then_some(state.fd));
+    fn introduce(&self, py: Python<'_>) -> (TransportKind, String) {
+        let (kind, fd) = self.state.with(py, |state| {
+            let kind = state.open.as_ref().map_or(TransportKind::Udp, Open::kind);
+            (kind, state.socket.is_some().then_some(state.fd))
+        });
         let peer = fd.map(|fd| Address::peer(descriptor::borrow(fd)).describe());
-        ("udp", peer.unwrap_or_default())
+        (kind, peer.unwrap_or_default())
     }
 }
 

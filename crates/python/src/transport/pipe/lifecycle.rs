@@ -13,11 +13,12 @@ use whilst_engine::driver::{Interest, Key};
 use super::{Pipe, PipeWork, Side, State};
 use crate::errors::os_error;
 use crate::event_loop::LoopCore;
-use crate::event_loop::metrics::{self, Open};
+use crate::event_loop::metrics::Open;
 use crate::ffi::call::{call_method, copy_context};
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::transport::audience::resolve;
+use crate::transport::kind::TransportKind;
 use crate::transport::stream::WARN;
 
 /// What kind of file a transport is of.
@@ -77,7 +78,7 @@ impl<S: Side> Pipe<S> {
             pipe: Some(pipe.clone().unbind()),
             fd,
             extra: Some(extra.unbind()),
-            open: Some(Open::new(event_loop.get(), metrics::Kind::Pipe)),
+            open: Some(Open::new(event_loop.get(), TransportKind::Pipe)),
             closing: false,
             losing: false,
             reader: None,

@@ -29,6 +29,7 @@ use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Class, Object};
 use crate::ffi::guarded::Guarded;
 use crate::transport::audience::Audience;
+use crate::transport::kind::TransportKind;
 use crate::transport::told::Told;
 
 pub(crate) use self::reading::Reading;
@@ -136,8 +137,8 @@ impl<S> State<S> {
 }
 
 impl<S: Side> Traced for Pipe<S> {
-    fn introduce(&self, _py: Python<'_>) -> (&'static str, String) {
-        ("pipe", String::new())
+    fn introduce(&self, _py: Python<'_>) -> (TransportKind, String) {
+        (TransportKind::Pipe, String::new())
     }
 }
 

@@ -21,9 +21,10 @@ use whilst_engine::driver::{Key, Operation, Received};
 
 use super::address::Address;
 use super::flow_control::Marks;
+use super::kind::TransportKind;
 use super::outgoing::Outgoing;
 use super::told::Told;
-use crate::event_loop::metrics::{Kind, Open};
+use crate::event_loop::metrics::Open;
 use crate::event_loop::observing::Traced;
 use crate::event_loop::{LoopCore, Work};
 use crate::ffi::class::{Attributes, Object};
@@ -123,15 +124,11 @@ impl Names {
         }
     }
 
-    /// What the connection is over, for the loop's numbers.
-    fn kind(&self) -> Kind {
+    /// What the connection is over.
+    fn kind(&self) -> TransportKind {
         match self {
-            Self::V4 { .. } => Kind::Tcp,
-            Self::Others(others) => match &others.0 {
-                Address::V4(_) | Address::V6(_) => Kind::Tcp,
-                Address::Unix(_) => Kind::Unix,
-                Address::Unknown => Kind::Other,
-            },
+            Self::V4 { .. } => TransportKind::Tcp,
+            Self::Others(others) => TransportKind::of(&others.0, TransportKind::Tcp),
         }
     }
 
@@ -276,18 +273,13 @@ impl Stream {
 }
 
 impl Traced for Stream {
-    fn introduce(&self, py: Python<'_>) -> (&'static str, String) {
-        let (protocol, local, peer) = self.state.with(py, |state| {
+    fn introduce(&self, py: Python<'_>) -> (TransportKind, String) {
+        let (protocol, kind, peer) = self.state.with(py, |state| {
             let protocol = state.protocol.as_ref().map(|protocol| protocol.clone_ref(py));
-            (protocol, state.names.local(), state.names.peer())
+            (protocol, state.names.kind(), state.names.peer())
         });
         let is_tls = protocol.is_some_and(|protocol| Object::<Tls>::from_any(protocol.bind(py)).is_some());
-        let kind = match local {
-            _ if is_tls => "tls",
-            Address::Unix(_) => "unix",
-            _ => "tcp",
-        };
-        (kind, peer.describe())
+        (if is_tls { TransportKind::Tls } else { kind }, peer.describe())
     }
 }
 

@@ -13,12 +13,13 @@ use super::memory_bio::MemoryBioEngine;
 use super::ssl_object::SslObject;
 use super::{Backlog, INCOMING_KIB, OUTGOING_KIB, Phase, State, Tls, TlsTransport, Told, Waiter, marks};
 use crate::event_loop::LoopCore;
-use crate::event_loop::metrics::{Kind, Open};
+use crate::event_loop::metrics::Open;
 use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::{Import, LateImport};
 use crate::ffi::memory_bio::MemoryBio;
+use crate::transport::kind::TransportKind;
 use crate::transport::stream::{Descriptor, Stream, is_buffered};
 
 /// How a server of TLS meets its connections.
@@ -98,7 +99,7 @@ impl Tls {
                     app_protocol: Some(protocol),
                     buffered,
                     app_transport: None,
-                    open: Some(Open::new(event_loop.get(), Kind::Tls)),
+                    open: Some(Open::new(event_loop.get(), TransportKind::Tls)),
                     lower: None,
                     engine: Some(engine),
                     extra: Some(extra.unbind()),
