@@ -7,10 +7,11 @@ import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("oracle", "tls")
+pytest.register_assert_rewrite("oracle", "pipe_ends", "tls", "transports")
 
 DRIVERS = ("epoll", "io_uring")
 
@@ -51,6 +52,13 @@ def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("the libssl of this Python is not called directly")
     monkeypatch.setenv("WHILST_TLS_ENGINE", name)
     return name
+
+
+@pytest.fixture
+def left_behind() -> Iterator[None]:
+    """Have what a test leaves behind complain in that test."""
+    yield
+    gc.collect()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,6 +1,8 @@
 """Datagram endpoints for tests: a protocol that notes what it is told."""
 
 import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -117,3 +119,21 @@ def datagram_socket(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0
     if address is not None:
         sock.bind(address)
     return sock
+
+
+def full_pair() -> tuple[socket.socket, socket.socket, str]:
+    """Two Unix sockets of which the first is connected to the second, which has a name."""
+    name = f"\0whilst-{os.getpid()}-{os.urandom(4).hex()}"
+    receiver = datagram_socket(socket.AF_UNIX, name)
+    sender = datagram_socket(socket.AF_UNIX, None)
+    sender.connect(name)
+    return sender, receiver, name
+
+
+def drain(receiver: socket.socket) -> list[bytes]:
+    """All datagrams that are there."""
+    received = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            received.append(receiver.recv(100_000))
+    return received

@@ -29,6 +29,11 @@ def stdlib_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop()
 
 
+def factories() -> tuple[Callable[[], asyncio.AbstractEventLoop], Callable[[], asyncio.AbstractEventLoop]]:
+    """Return what makes either loop, asyncio's own first."""
+    return stdlib_loop, whilst.new_event_loop
+
+
 def run(
     main: Coroutine[Any, Any, Any],
     factory: Callable[[], asyncio.AbstractEventLoop] = whilst.new_event_loop,

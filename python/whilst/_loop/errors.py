@@ -61,18 +61,7 @@ def report_fatal_error(
     message: str,
 ) -> None:
     """Report what ended a transport: what the system said in debug mode only, anything else to the exception handler."""
-    if isinstance(exception, OSError):
-        if loop.get_debug():
-            logger.debug("%r: %s", transport, message, exc_info=exception)
-    else:
-        loop.call_exception_handler(
-            {
-                "message": message,
-                "exception": exception,
-                "transport": transport,
-                "protocol": protocol,
-            }
-        )
+    _report_end(loop, transport, protocol, exception, message, isinstance(exception, OSError))
 
 
 def report_pipe_read_error(
@@ -80,7 +69,18 @@ def report_pipe_read_error(
 ) -> None:
     """Report what ended the reading of a pipe, but in debug mode only if it is how a terminal says that it was hung up."""
     message = "Fatal read error on pipe transport"
-    if exception.errno == errno.EIO:
+    _report_end(loop, transport, protocol, exception, message, exception.errno == errno.EIO)
+
+
+def _report_end(
+    loop: Loop,
+    transport: asyncio.BaseTransport,
+    protocol: asyncio.BaseProtocol,
+    exception: BaseException,
+    message: str,
+    is_usual: bool,
+) -> None:
+    if is_usual:
         if loop.get_debug():
             logger.debug("%r: %s", transport, message, exc_info=exception)
     else:

@@ -12,7 +12,9 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, SocketAddrUnix, SocketFlags, SocketType, connect, ipproto, socket_with,
+};
 
 use super::LoopCore;
 use super::tasks::new_future;
@@ -64,23 +66,17 @@ fn connect_to_literal(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) 
         return Ok(py.None());
     }
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
-        .map_err(|error| os_error(py, &error.into()))?;
-    match connect(&fd, &address) {
-        Ok(()) => {}
-        Err(Errno::INPROGRESS) if address.ip().is_loopback() => {
-            // The peer is this machine's own, and its answer was there before connect(2) returned, which only does not look.
-            match connect(&fd, &address) {
-                Ok(()) | Err(Errno::ISCONN) => {}
-                Err(Errno::ALREADY | Errno::INPROGRESS | Errno::INTR) => return under_way(py, fd),
-                Err(error) => return Err(connect_failed(py, error, host, port)?),
-            }
-        }
-        Err(Errno::INPROGRESS | Errno::AGAIN | Errno::INTR) => return under_way(py, fd),
-        Err(error) => return Err(os_error(py, &error.into())),
+    let fd = stream_socket(py, family, Some(ipproto::TCP))?;
+    let mut connected = connect(&fd, &address);
+    if connected == Err(Errno::INPROGRESS) && address.ip().is_loopback() {
+        // The peer is this machine's own, and its answer was there before connect(2) returned, which only does not look.
+        connected = match connect(&fd, &address) {
+            Ok(()) | Err(Errno::ISCONN) => Ok(()),
+            Err(Errno::ALREADY | Errno::INPROGRESS | Errno::INTR) => Err(Errno::INPROGRESS),
+            Err(error) => return Err(connect_failed(py, error, host, port)?),
+        };
     }
-    make_transport(this, fd, factory)
+    after_connect(this, fd, connected, factory)
 }
 
 fn connect_to_path(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
@@ -100,13 +96,27 @@ fn connect_to_path(this: &Bound<'_, LoopCore>, arguments: Arguments<'_, '_>) -> 
     if !is_simple(this)? {
         return Ok(py.None());
     }
+    let fd = stream_socket(py, AddressFamily::UNIX, None)?;
+    let connected = connect(&fd, &address);
+    after_connect(this, fd, connected, factory)
+}
+
+fn stream_socket(py: Python<'_>, family: AddressFamily, protocol: Option<Protocol>) -> PyResult<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|error| os_error(py, &error.into()))?;
-    match connect(&fd, &address) {
+    socket_with(family, SocketType::STREAM, flags, protocol).map_err(|error| os_error(py, &error.into()))
+}
+
+/// What is returned or raised by what connect(2) has said.
+fn after_connect(
+    this: &Bound<'_, LoopCore>,
+    fd: OwnedFd,
+    connected: Result<(), Errno>,
+    factory: &Bound<'_, PyAny>,
+) -> PyResult<Py<PyAny>> {
+    match connected {
         Ok(()) => make_transport(this, fd, factory),
-        Err(Errno::INPROGRESS | Errno::AGAIN | Errno::INTR) => under_way(py, fd),
-        Err(error) => Err(os_error(py, &error.into())),
+        Err(Errno::INPROGRESS | Errno::AGAIN | Errno::INTR) => under_way(this.py(), fd),
+        Err(error) => Err(os_error(this.py(), &error.into())),
     }
 }
 

@@ -106,6 +106,35 @@ pub(crate) enum Work {
 // A loop with many callbacks pending is as fast as its queue is small.
 const _: () = assert!(size_of::<Work>() <= 32);
 
+impl Work {
+    fn traverse(&self, visit: &mut impl FnMut(&Py<PyAny>)) {
+        match self {
+            Self::Handle(handle) => visit_queued(handle, visit),
+            Self::ThreadSafe(handle) => visit_queued(handle, visit),
+            Self::Timer(handle) => visit_queued(handle, visit),
+            Self::Stream(stream, work) => {
+                visit(stream.as_py());
+                work.traverse(visit);
+            }
+            Self::Datagram(transport, work) => {
+                visit(transport.as_py());
+                work.traverse(visit);
+            }
+            Self::ReadPipe(pipe, work) => {
+                visit(pipe.as_py());
+                work.traverse(visit);
+            }
+            Self::WritePipe(pipe, work) => {
+                visit(pipe.as_py());
+                work.traverse(visit);
+            }
+            Self::Sendfile(sendfile) => visit(sendfile.as_any()),
+            Self::Socket(wait, _) => visit(wait.as_any()),
+            Self::Accepted(..) | Self::File(..) => {}
+        }
+    }
+}
+
 /// What the loop's thread works on.
 pub(crate) struct State {
     pub(crate) ready: ReadyQueue<Work>,
@@ -249,42 +278,13 @@ impl LoopCore {
             }
         };
         self.state.try_with(|state| {
-            for work in state.ready.iter() {
-                match work {
-                    Work::Handle(handle) => visit_queued(handle, &mut see),
-                    Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
-                    Work::Timer(handle) => visit_queued(handle, &mut see),
-                    Work::Stream(stream, work) => {
-                        see(stream.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::Datagram(transport, work) => {
-                        see(transport.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::Sendfile(sendfile) => see(sendfile.as_any()),
-                    Work::Socket(wait, _) => see(wait.as_any()),
-                    Work::Accepted(..) | Work::File(..) => {}
-                    Work::ReadPipe(pipe, work) => {
-                        see(pipe.as_py());
-                        work.traverse(&mut see);
-                    }
-                    Work::WritePipe(pipe, work) => {
-                        see(pipe.as_py());
-                        work.traverse(&mut see);
-                    }
-                }
-            }
+            state.ready.iter().for_each(|work| work.traverse(&mut see));
             state.timers.iter().for_each(|timer| visit_queued(timer, &mut see));
             state.registry.traverse(&mut see);
             state.contexts.iter().for_each(&mut see);
             state.unsent.iter().for_each(|stream| see(stream.as_py()));
         });
-        self.inbox.for_each(|work| match work {
-            Work::Handle(handle) => visit_queued(handle, &mut see),
-            Work::ThreadSafe(handle) => visit_queued(handle, &mut see),
-            _ => {}
-        });
+        self.inbox.for_each(|work| work.traverse(&mut see));
         self.task_factory.try_with(|factory| factory.as_ref().map(&mut see));
         self.current_handle.try_with(|handle| handle.as_ref().map(&mut see));
         self.guard.traverse(&mut see);

@@ -327,7 +327,18 @@ impl LoopCore {
     /// Ends a watch; its callback is cancelled. `false` if there was none.
     pub(crate) fn unwatch(this: &Bound<'_, Self>, fd: RawFd, interest: Interest) -> PyResult<bool> {
         let py = this.py();
-        let Some(source) = Self::end_watch_now(this, fd, interest, None)? else { return Ok(false) };
+        let core = this.get();
+        let Some((source, operation)) = core.forget_watch(py, fd, interest, None) else { return Ok(false) };
+        if let Some(operation) = operation {
+            // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
+            let cancel = |state: &mut State| state.driver.as_mut().map(|driver| driver.cancel_now(operation));
+            match core.state.with(py, cancel) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(os_error(py, &error)),
+                None => core.cancel(py, operation),
+            }
+        }
+        let Some(source) = source else { return Ok(false) };
         match source {
             Source::Watch(handle) => cancel_handle(py, &handle)?,
             Source::Sendfile(sendfile) => Sendfile::lost_watch(sendfile.bind(py))?,
@@ -341,39 +352,6 @@ impl LoopCore {
             | Source::Acceptor(_) => {}
         }
         Ok(true)
-    }
-
-    /// Ends the watch with this key, if it is still the one of the descriptor. Nobody is told.
-    pub(super) fn unwatch_key(
-        this: &Bound<'_, Self>,
-        fd: RawFd,
-        interest: Interest,
-        key: Key,
-    ) -> PyResult<()> {
-        Self::end_watch_now(this, fd, interest, Some(key)).map(drop)
-    }
-
-    /// Ends a watch (only the one with the key, if there is one), and the kernel lets go of the descriptor. Returns who was told of
-    /// it.
-    fn end_watch_now(
-        this: &Bound<'_, Self>,
-        fd: RawFd,
-        interest: Interest,
-        key: Option<Key>,
-    ) -> PyResult<Option<Source>> {
-        let py = this.py();
-        let core = this.get();
-        let Some((source, operation)) = core.forget_watch(py, fd, interest, key) else { return Ok(None) };
-        if let Some(operation) = operation {
-            // The caller may close the descriptor next, and expect its port to be free or its peer to be told.
-            let cancel = |state: &mut State| state.driver.as_mut().map(|driver| driver.cancel_now(operation));
-            match core.state.with(py, cancel) {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Err(os_error(py, &error)),
-                None => core.cancel(py, operation),
-            }
-        }
-        Ok(source)
     }
 
     /// Takes a watch (only the one with the key, if there is one) out of the books: who was told of it, and its operation if it has

@@ -241,20 +241,17 @@ impl Sendfile {
     fn end(this: &Bound<'_, Self>, result: Option<PyResult<u64>>) -> PyResult<()> {
         let py = this.py();
         let Some(transfer) = this.get().0.with(py, Option::take) else { return Ok(()) };
-        let unwatched = match transfer.key {
-            Some(key) => {
-                LoopCore::unwatch_key(transfer.event_loop.bind(py), transfer.fd, Interest::Writable, key)
-            }
-            None => Ok(()),
-        };
+        if let Some(key) = transfer.key {
+            LoopCore::end_watch(transfer.event_loop.bind(py), transfer.fd, Interest::Writable, key, true);
+        }
         let moved = transfer.progress.update_position(transfer.file, result.is_none());
         let moved = moved.map_err(|error| os_error(py, &error));
         let future = transfer.future.bind(py);
-        let Some(result) = result else { return unwatched.and(moved) };
+        let Some(result) = result else { return moved };
         if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return unwatched.and(moved);
+            return moved;
         }
-        match result.and_then(|sent| unwatched.and(moved).map(|()| sent)) {
+        match result.and_then(|sent| moved.map(|()| sent)) {
             Ok(sent) => future.call_method1(intern!(py, "set_result"), (sent,)),
             Err(error) => future.call_method1(intern!(py, "set_exception"), (error,)),
         }

@@ -269,16 +269,11 @@ impl Turn<'_> {
         wire::with_lent(&self.connection.shared, received, body)
     }
 
-    /// Decrypts into `bytes` from the byte `start` on, until they are full or there is no more. Returns how many bytes it were.
-    pub(crate) fn read_bytes(
-        &self,
-        py: Python<'_>,
-        bytes: &mut Unfinished,
-        start: usize,
-    ) -> (usize, Outcome) {
+    /// Decrypts into `bytes` until they are full or there is no more. Returns how many bytes it were.
+    pub(crate) fn read_bytes(&self, py: Python<'_>, bytes: &mut Unfinished) -> (usize, Outcome) {
         let (memory, room) = bytes.memory();
         // SAFETY: memory of an object that nobody else has seen, which lives for as long as it is borrowed here.
-        unsafe { self.read(py, memory, start, room) }
+        unsafe { self.read(py, memory, 0, room) }
     }
 
     /// Decrypts into `buffer` from the byte `start` on, until it is full or there is no more. Returns how many bytes it were.

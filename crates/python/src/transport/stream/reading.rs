@@ -192,35 +192,44 @@ impl Stream {
             let stop = this.get().state.with(py, |state| state.has_received(count));
             cancel(event_loop, stop);
         }
-        match (delivery, tls) {
-            (Delivery::Chunks(chunks), Some(tls)) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
-            (Delivery::Waiting, Some(tls)) => Self::read_for_tls(this, event_loop, audience, &tls),
-            (Delivery::Chunk(chunk), Some(tls)) => {
-                Self::feed_tls(this, event_loop, audience, &tls, vec![chunk])
+        let chunks = match delivery {
+            Delivery::Chunk(chunk) if tls.is_none() && !buffered => {
+                return Self::tell_of_chunk(this, event_loop, audience, chunk);
             }
-            (Delivery::Chunk(chunk), None) if buffered => {
-                Self::fill_buffers(this, event_loop, audience, vec![chunk])
+            Delivery::Chunk(chunk) => vec![chunk],
+            Delivery::Chunks(chunks) => chunks,
+            Delivery::Waiting => {
+                return match tls {
+                    Some(tls) => Self::read_for_tls(this, event_loop, audience, &tls),
+                    None => Self::read(this, event_loop, audience, buffered),
+                };
             }
-            (Delivery::Chunk(chunk), None)
-                if Self::feed(this, event_loop, audience, std::slice::from_ref(&chunk))? =>
-            {
-                Ok(())
-            }
-            (Delivery::Chunk(chunk), None) => {
-                let data = PyBytes::new(py, &chunk);
-                // The driver has its buffer back before the protocol takes its time.
-                drop(chunk);
-                Self::data_received(this, event_loop, audience, &data)
-            }
-            (Delivery::Chunks(chunks), None) if buffered => {
-                Self::fill_buffers(this, event_loop, audience, chunks)
-            }
-            (Delivery::Chunks(chunks), None) if Self::feed(this, event_loop, audience, &chunks)? => Ok(()),
-            (Delivery::Chunks(chunks), None) => Self::tell_of_chunks(this, event_loop, audience, chunks),
-            (Delivery::Waiting, None) => Self::read(this, event_loop, audience, buffered),
-            (Delivery::End, _) => Self::end_received(this, event_loop, audience),
-            (Delivery::Failed(error), _) => Self::read_failed(this, event_loop, &error),
+            Delivery::End => return Self::end_received(this, event_loop, audience),
+            Delivery::Failed(error) => return Self::read_failed(this, event_loop, &error),
+        };
+        match tls {
+            Some(tls) => Self::feed_tls(this, event_loop, audience, &tls, chunks),
+            None if buffered => Self::fill_buffers(this, event_loop, audience, chunks),
+            None if Self::feed(this, event_loop, audience, &chunks)? => Ok(()),
+            None => Self::tell_of_chunks(this, event_loop, audience, chunks),
         }
+    }
+
+    /// The most frequent of deliveries, of which nothing is made but the protocol's `bytes`.
+    #[inline]
+    fn tell_of_chunk(
+        this: &Object<Self>,
+        event_loop: &Bound<'_, LoopCore>,
+        audience: &Audience,
+        chunk: Chunk,
+    ) -> PyResult<()> {
+        if Self::feed(this, event_loop, audience, std::slice::from_ref(&chunk))? {
+            return Ok(());
+        }
+        let data = PyBytes::new(event_loop.py(), &chunk);
+        // The driver has its buffer back before the protocol takes its time.
+        drop(chunk);
+        Self::data_received(this, event_loop, audience, &data)
     }
 
     /// Hands over what has arrived, [`MOST`] bytes at a time, for as long as the protocol wants to read; what is left then is kept.

@@ -105,7 +105,7 @@ impl LibsslEngine {
                 break Stop::Again;
             }
             let mut part = Unfinished::new(py, room)?;
-            let (count, outcome) = turn.read_bytes(py, &mut part, 0);
+            let (count, outcome) = turn.read_bytes(py, &mut part);
             if count > 0 {
                 keep(part.finish(py, count)?);
             }
