@@ -259,7 +259,8 @@ def test_bytes_that_arrive_meanwhile() -> None:
 
         server = await loop.create_server(factory, "127.0.0.1", 0)
         with plain_client(server.sockets[0].getsockname(), talk):
-            await until(lambda: made)
+            # It is made before it is told of its connection.
+            await until(lambda: made and hasattr(made[0], "task"))
             transport: Any = await made[0].task
             await until(lambda: made[0].data == b"hello")
             transport.write(b"world")

@@ -75,8 +75,9 @@ def test_uvicorn(tmp_path: Path, driver: str, way: str) -> None:
         reader.join(30)
         process.stderr and process.stderr.close()
     line = APP.splitlines().index("    time.sleep(2)") + 1
-    assert told - begin < 0.5
     assert answered > 2
+    # Well before the end of that.
+    assert told - begin < answered - 1
     assert text.endswith(f"by time.sleep(2) at {tmp_path / 'app.py'}:{line}, in handler")
     rest = [lines.get(timeout=1)[1] for _ in range(lines.qsize())]
     assert rest[0] == "  In a coroutine write: await asyncio.sleep(2)"
