@@ -57,6 +57,9 @@ $(VENV)/.whilst: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md $(VE
 	$(STAGE) "install" $(BIN)/pip install -q --force-reinstall --no-deps $(WHEELS)/whilst-*.whl
 	touch $@
 
+.PHONY: test-tools
+test-tools: $(VENV)/.test-tools # for scripts
+
 .PHONY: build
 build: $(VENV)/.whilst ## build the wheel and install it into the virtual environment
 
@@ -111,11 +114,15 @@ test-benches: build $(VENV)/.test-tools ## that the benchmarks run and compute r
 test-python: build $(VENV)/.test-tools ## the loop, the command, the frameworks and the examples, on both drivers; PYTEST="tests/soak -x" for some
 	@$(STAGE) "pytest" $(BIN)/python -m pytest $(PYTEST)
 
+# In two parts of about the same length, for who has two cores.
+LOOP_TESTS_1 := tests/test_[a-l]*.py
+LOOP_TESTS_2 := --ignore-glob 'tests/test_[a-l]*.py'
+
 .PHONY: test-loop
-test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples, page and soak
+test-loop: build $(VENV)/.test-tools ## the loop's own tests: those of test-python without frameworks, examples, page and soak; PART=1 or PART=2
 	@$(STAGE) "pytest: the loop" $(BIN)/python -m pytest -q --ignore tests/frameworks --ignore tests/examples \
 	    --ignore tests/page \
-	    --ignore tests/soak --ignore tests/test_types.py
+	    --ignore tests/soak --ignore tests/test_types.py $(LOOP_TESTS_$(PART))
 
 .PHONY: lint
 lint: lint-rustfmt lint-clippy lint-ruff lint-mypy ## rustfmt, clippy (warnings denied), ruff, mypy

@@ -4,10 +4,11 @@
     python benches/tracing.py --row streams_echo_1k --loops whilst-epoll --rounds 9
     python benches/tracing.py --instructions                 instructions instead, by callgrind
 
-A server of the benchmark's rows runs on the first core, its load on the second. It records for one turn of the load and for the
-next it does not, so that both meet the same process and the same moment; a round is such a pair, and each round begins with
-the other one. Compared is the CPU time that the server's process takes for a request. Because a process' memory has its
-places by chance, there are several processes. Instructions are counted over a fixed number of requests, and are nearly the same each time.
+A server of the benchmark's rows runs on the first core, its load on the second. It records for one turn of the load
+and for the next it does not, so that both meet the same process and the same moment; a round is such a pair, and every
+other round begins with the traced one. Compared is the CPU time that the server's process takes for a request. Where a
+process has its memory is chance, so there are several. Instructions are counted over a fixed number of requests, and
+come out nearly the same each time; the kernel's are not among them.
 
 `tracing.py --serve ROW LOOP` is the server, which does what it reads from its standard input.
 """
@@ -15,7 +16,6 @@ places by chance, there are several processes. Instructions are counted over a f
 import argparse
 import asyncio
 import gc
-import json
 import os
 import re
 import socket
@@ -47,7 +47,9 @@ def main() -> None:
     rows = {name: row for name, row in ROWS.items() if type(row) is Throughput}
     parser = argparse.ArgumentParser(description="Measure what recording a trace costs a server.")
     parser.add_argument("--row", default="uvicorn", choices=rows, help="the server (default: uvicorn)")
-    parser.add_argument("--loops", default=",".join(DRIVERS), help="whilst's, separated by commas (default: both)")
+    parser.add_argument(
+        "--loops", default=",".join(DRIVERS), help="whilst's, separated by commas (default: both)"
+    )
     parser.add_argument("--processes", type=int, default=3, help="servers, one after the other (default: 3)")
     parser.add_argument("--rounds", type=int, default=9, help="pairs of turns with each of them (default: 9)")
     parser.add_argument("--seconds", type=float, default=0.6, help="how long a turn is (default: 0.6)")
@@ -60,7 +62,9 @@ def main() -> None:
             parser.error(f"no loop that records is called {loop}: {', '.join(DRIVERS)}")
         if arguments.instructions:
             without, traced = count(row, loop, arguments.keep)
-            words = f"{without:9,.0f} instructions a request, traced {traced:9,.0f}: {traced / without - 1:+.1%}"
+            words = (
+                f"{without:9,.0f} instructions a request, traced {traced:9,.0f}: {traced / without - 1:+.1%}"
+            )
         else:
             words = times(row, loop, arguments.processes, arguments.rounds, arguments.seconds)
         print(f"{sys.version.split()[0]:8}{row.name:18}{loop:17}{words}", flush=True)
@@ -117,7 +121,11 @@ def count(row: Throughput, loop: str, keep: Path | None) -> tuple[float, float]:
         dumps = [
             int(found[1])
             for number in (2, 4)
-            if (found := re.search(r"^(?:totals|summary): (\d+)", Path(f"{out}.{number}").read_text(), re.MULTILINE))
+            if (
+                found := re.search(
+                    r"^(?:totals|summary): (\d+)", Path(f"{out}.{number}").read_text(), re.MULTILINE
+                )
+            )
         ]
     without, traced_ = (dump / (turns * row.connections) for dump in dumps)
     return without, traced_
@@ -197,7 +205,8 @@ def serve(name: str, loop_name: str) -> None:
     row = ROWS[name]
     assert isinstance(row, Throughput)
     loops = []
-    folder = tempfile.mkdtemp(prefix="whilst-bench-")
+    # Never written.
+    file = Path(tempfile.gettempdir(), "whilst-bench-trace.json")
 
     def new_loop() -> asyncio.AbstractEventLoop:
         loops.append(LOOPS[loop_name].factory()())
@@ -205,12 +214,11 @@ def serve(name: str, loop_name: str) -> None:
 
     def do(word: str) -> None:
         if word == "trace":
-            whilst.trace(Path(folder, "trace.json")).start()
+            whilst.trace(file).start()
         elif word == "trace-slowed":
             # For callgrind every callback takes long.
-            whilst.trace(Path(folder, "trace.json"), threshold=1.0).start()
+            whilst.trace(file, threshold=1.0).start()
         elif word == "forget":
-            # Without being written.
             _whilst.forget_trace()
         if word == "mark":
             os.getpriority(os.PRIO_PROCESS, 0)
@@ -221,7 +229,6 @@ def serve(name: str, loop_name: str) -> None:
     def obey() -> None:
         for line in sys.stdin:
             loops[0].call_soon_threadsafe(do, line.strip())
-        os.rmdir(folder)
         os._exit(0)
 
     threading.Thread(target=obey, daemon=True).start()

@@ -464,7 +464,7 @@ TOP_LEVEL_LOOP = """
     def main():
         loop = asyncio.get_event_loop()
         print(type(loop).__module__.split(".")[0], type(loop).__name__)
-        print(loop.run_until_complete(asyncio.gather(fetch("b", 0.02), fetch("a", 0.01))))
+        print(loop.run_until_complete(asyncio.gather(fetch("b", 0.3), fetch("a", 0.01))))
 
     main()
 """
@@ -480,7 +480,7 @@ class TestLoops:
 
     def test_the_introductions_way(self, driver: str, tmp_path: Path) -> None:
         """get_event_loop() outside of a coroutine has a loop, on every Python, and nothing warns or is left open."""
-        expected = "whilst Loop\nFetched a after 0.01\nFetched b after 0.02\n['b', 'a']\n"
+        expected = "whilst Loop\nFetched a after 0.01\nFetched b after 0.3\n['b', 'a']\n"
         assert self.see(TOP_LEVEL_LOOP, tmp_path) == expected
         assert self.see(TOP_LEVEL_LOOP, tmp_path, "-X", "dev", "-W", "error") == expected
 

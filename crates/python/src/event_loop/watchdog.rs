@@ -477,7 +477,7 @@ impl Watcher {
             *hold = Hold::new(turn);
             if is_suspected {
                 // Whatever the loop does now has begun before this.
-                (hold.suspected, hold.pieces, hold.stood_before) = (true, pieces, stood_in_line(run.thread));
+                (hold.suspected, hold.pieces, hold.before) = (true, pieces, Times::of(run.thread));
             }
             return inner.reported.take().map(|since| Call::Ended { run, duration: since.elapsed() });
         }
@@ -485,11 +485,19 @@ impl Watcher {
         if hold.duration() < due || OVER.load(Ordering::Relaxed) {
             return None;
         }
-        hold.stood = stood_in_line(run.thread).saturating_sub(hold.stood_before);
+        let times = Times::of(run.thread);
+        hold.stood = times.stood.saturating_sub(hold.before.stood);
         if hold.duration() < due {
             return None;
         }
-        let may_want_gil = waits_for_a_lock(run.thread);
+        // Who waits for the GIL looks every 5 ms whether it is to be had, and then is a moment without being in that wait: longer
+        // where others want the processor.
+        let worked = times.ran.is_zero() || times.ran.saturating_sub(hold.before.ran) > hold.duration() / 2;
+        let may_want_gil = match system_call(run.thread) {
+            SystemCall::Futex => true,
+            SystemCall::None => !worked,
+            SystemCall::Other => false,
+        };
         Some(Call::Report { run, asked: Instant::now(), may_want_gil })
     }
 
@@ -500,7 +508,7 @@ impl Watcher {
                 if may_want_gil && asked.elapsed() > self.watch.longest() / 2 {
                     self.hold.since = Instant::now();
                     (self.hold.late, self.hold.stood) = (Duration::ZERO, Duration::ZERO);
-                    self.hold.stood_before = stood_in_line(run.thread);
+                    self.hold.before = Times::of(run.thread);
                     return;
                 }
                 let again = self.hold.again.is_some();
@@ -571,8 +579,8 @@ struct Hold {
     /// The loop counts its pieces of work, and stood at this one.
     suspected: bool,
     pieces: u32,
-    /// What [`stood_in_line`] said then.
-    stood_before: Duration,
+    /// The times of the loop's thread then.
+    before: Times,
     /// It was reported, and is to be again when it has lasted for so long.
     again: Option<Duration>,
 }
@@ -586,7 +594,7 @@ impl Hold {
             stood: Duration::ZERO,
             suspected: false,
             pieces: 0,
-            stood_before: Duration::ZERO,
+            before: Times::default(),
             again: None,
         }
     }
@@ -604,20 +612,42 @@ impl Hold {
     }
 }
 
-/// How long a thread of this process has been ready to run without being let: the second number of `schedstat` (the kernel's
-/// Documentation/scheduler/sched-stats.rst), in nanoseconds. Nothing where the kernel does not count it.
-fn stood_in_line(thread: i32) -> Duration {
-    let read = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
-    let nanoseconds = read.ok().and_then(|text| text.split_ascii_whitespace().nth(1)?.parse().ok());
-    Duration::from_nanos(nanoseconds.unwrap_or(0))
+/// What the kernel counts of a thread of this process: the first numbers of `schedstat` (its Documentation/scheduler/sched-stats.rst),
+/// in nanoseconds. Nothing where it does not count.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    ran: Duration,
+    /// It was ready to run without being let.
+    stood: Duration,
 }
 
-/// True if a thread of this process waits in futex(2), as one does that wants the GIL: `syscall` in proc(5) begins with its number.
-fn waits_for_a_lock(thread: i32) -> bool {
-    let read = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"));
-    let number =
-        read.ok().and_then(|text| text.split_ascii_whitespace().next()?.parse::<libc::c_long>().ok());
-    number.is_some_and(|number| number == libc::SYS_futex)
+impl Times {
+    fn of(thread: i32) -> Self {
+        let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
+        let mut numbers = text
+            .split_ascii_whitespace()
+            .map(|number| number.parse().map_or(Duration::ZERO, Duration::from_nanos));
+        Self { ran: numbers.next().unwrap_or_default(), stood: numbers.next().unwrap_or_default() }
+    }
+}
+
+/// What a thread of this process is in.
+enum SystemCall {
+    /// futex(2), as one is that waits for the GIL.
+    Futex,
+    Other,
+    /// None: it runs, or is ready to.
+    None,
+}
+
+/// `syscall` in proc(5) begins with the number, or is "running".
+fn system_call(thread: i32) -> SystemCall {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
+    match text.split_ascii_whitespace().next() {
+        Some("running") => SystemCall::None,
+        Some(number) if number.parse() == Ok(libc::SYS_futex) => SystemCall::Futex,
+        _ => SystemCall::Other,
+    }
 }
 
 /// From here on nothing is reported: the interpreter ends.

@@ -207,7 +207,7 @@ pub(super) fn record<'py>(py: Python<'py>, recorder: &Recorder, now: u64) -> PyR
     record.set_item("duration", duration / 1000)?;
     record.set_item("threshold", recorder.threshold as f64 / 1000.0)?;
     record.set_item("dropped", recorder.ring.dropped)?;
-    record.set_item("dropped_tasks", recorder.dropped_tasks)?;
+    record.set_item("dropped_tasks", recorder.ended.dropped)?;
     let whole = (busy + polled) as f64;
     record.set_item("utilisation", if whole > 0.0 { busy as f64 / whole } else { 0.0 })?;
     record.set_item("polls", recorder.lanes.iter().map(|lane| lane.polls).sum::<u64>())?;

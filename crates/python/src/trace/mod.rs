@@ -92,9 +92,9 @@ enum What<'py> {
     /// A step of this task.
     Step(Bound<'py, PyAny>, u32, Option<(u32, u64)>),
     /// A callback.
-    Callback(Py<PyAny>),
+    Callback(Bound<'py, PyAny>),
     /// A call of a protocol.
-    Told(Told),
+    Told(Told<'py>),
     /// The loop's own.
     Own(&'static str),
 }
@@ -198,6 +198,8 @@ fn try_begin(core: &LoopCore, py: Python<'_>, what: &mut What<'_>) -> Option<Opt
                 *id = recorder.known_task(task.as_ptr().addr())?;
                 let lane = recorder.lane(lane);
                 *before = lane.running.replace((*id, lane.last));
+                recorder.ring.expect();
+                recorder.ended.expect();
             }
             What::Told(told) if !recorder.knows_transport(told.transport.as_ptr().addr()) => return None,
             _ => {}
@@ -214,7 +216,9 @@ fn prepare(core: &LoopCore, py: Python<'_>, what: &mut What<'_>, introduce: Opti
         (What::Step(task, ..), _) => {
             task_id(core, task);
         }
-        (What::Told(told), Some(introduce)) => see_transport(core, py, &told.transport, introduce),
+        (What::Told(told), Some(introduce)) => {
+            see_transport(core, py, told.transport.as_ptr().addr(), introduce)
+        }
         _ => {}
     }
 }
@@ -224,7 +228,7 @@ fn prepare(core: &LoopCore, py: Python<'_>, what: &mut What<'_>, introduce: Opti
 fn callback(callable: Bound<'_, PyAny>) -> What<'_> {
     match waits::task_of(&callable) {
         Some(task) => What::Step(task, NONE, None),
-        None => What::Callback(callable.unbind()),
+        None => What::Callback(callable),
     }
 }
 
@@ -408,7 +412,7 @@ fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
         What::Own(name) => (Some((*name).to_owned()), None, None),
         What::Told(told) => {
             let Some(protocol) = &told.protocol else { return (Some(told.name.to_owned()), None, None) };
-            let class = protocol.bind(py).get_type();
+            let class = protocol.get_type();
             let method = class
                 .mro()
                 .iter()
@@ -419,7 +423,7 @@ fn named<'py>(py: Python<'py>, what: &What<'py>) -> Named<'py> {
             (Some(format!("{class}.{}", told.name)), code, globals)
         }
         What::Callback(callable) => {
-            let mut callable = callable.bind(py).clone();
+            let mut callable = callable.clone();
             // functools.partial, some of them in each other.
             for _ in 0..8 {
                 let partial = callable.get_type().name().is_ok_and(|name| name == "partial");
@@ -572,8 +576,7 @@ fn look_for_maker(core: &LoopCore, py: Python<'_>, mut running: Option<Running>)
 
 /// Notes a transport that is not known yet.
 #[cold]
-fn see_transport(core: &LoopCore, py: Python<'_>, transport: &Py<PyAny>, introduce: Introduction<'_>) {
-    let address = transport.as_ptr().addr();
+fn see_transport(core: &LoopCore, py: Python<'_>, address: usize, introduce: Introduction<'_>) {
     if with_recorder(core, py, |recorder, _lane| recorder.knows_transport(address)) != Some(false) {
         return;
     }
@@ -600,7 +603,7 @@ pub(crate) fn moved(
         })
     };
     if note() == Some(false) {
-        see_transport(core, py, transport, introduce);
+        see_transport(core, py, transport.as_ptr().addr(), introduce);
         note();
     }
 }

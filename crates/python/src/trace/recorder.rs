@@ -67,8 +67,12 @@ pub(super) struct Task {
     pub(super) error: u32,
 }
 
+/// A task that has ended, on a line of the cache.
+#[repr(align(64))]
+pub(super) struct Ended(Task);
+
 // One is written for each task.
-const _: () = assert!(size_of::<Task>() <= 64);
+const _: () = assert!(size_of::<Ended>() == 64);
 
 /// What is known of a task when it is first seen.
 pub(super) struct NewTask {
@@ -115,14 +119,12 @@ pub(super) struct Recorder {
     /// From how many nanoseconds on callbacks are recorded.
     pub(super) threshold: u64,
     pub(super) places: Places,
-    pub(super) ring: Ring,
+    pub(super) ring: Ring<Event>,
     pub(super) lanes: Vec<Lane>,
     /// The tasks that have not ended, by address.
     live: NumberMap<usize, Task>,
-    ended: VecDeque<Task>,
-    most_ended: usize,
+    pub(super) ended: Ring<Ended>,
     next_task: u32,
-    pub(super) dropped_tasks: u64,
     /// The task in whose step the trace was started, until that ends; and in which lane.
     started_in: Option<(u16, Py<PyAny>, u32)>,
     transports: NumberMap<usize, Transport>,
@@ -134,9 +136,6 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(generation: u32, begin: u64, threshold: u64, capacity: usize, places: Places) -> Self {
-        let mut ended = VecDeque::new();
-        // As the ring's.
-        let _ = ended.try_reserve_exact(capacity);
         Self {
             generation,
             begin,
@@ -145,10 +144,8 @@ impl Recorder {
             ring: Ring::new(capacity),
             lanes: Vec::new(),
             live: NumberMap::default(),
-            ended,
-            most_ended: capacity,
+            ended: Ring::new(capacity),
             next_task: 0,
-            dropped_tasks: 0,
             started_in: None,
             transports: NumberMap::default(),
             ended_transports: VecDeque::new(),
@@ -229,7 +226,7 @@ impl Recorder {
             error: NONE,
         };
         if let Some(before) = self.live.insert(address, task) {
-            self.keep(before);
+            self.ended.push(Ended(before));
         }
     }
 
@@ -258,20 +255,12 @@ impl Recorder {
         task.outcome = outcome;
         task.name = name;
         task.error = error.map_or(NONE, |error| self.places.strings.number(error));
-        self.keep(task);
-    }
-
-    fn keep(&mut self, task: Task) {
-        if self.ended.len() == self.most_ended {
-            self.ended.pop_front();
-            self.dropped_tasks += 1;
-        }
-        self.ended.push_back(task);
+        self.ended.push(Ended(task));
     }
 
     /// All tasks, in the order in which they were made.
     pub(super) fn tasks(&self) -> Vec<&Task> {
-        let mut tasks: Vec<_> = self.ended.iter().chain(self.live.values()).collect();
+        let mut tasks: Vec<_> = self.ended.iter().map(|Ended(task)| task).chain(self.live.values()).collect();
         tasks.sort_unstable_by_key(|task| task.id);
         tasks
     }

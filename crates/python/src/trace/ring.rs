@@ -1,5 +1,7 @@
 //! What happens while a trace is recorded, in memory that does not grow without end.
 
+use crate::ffi::prefetch::prefetch;
+
 /// What a suspended task waits for. The names are those of `whilst._waits.KINDS`, in the same order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -53,38 +55,52 @@ pub(super) enum Event {
 // So many of them fit in what the manual says.
 const _: () = assert!(size_of::<Event>() <= 32);
 
-/// The last so many events.
-pub(super) struct Ring {
-    events: Vec<Event>,
+/// The last so many of what has happened.
+pub(super) struct Ring<T> {
+    places: Vec<Place<T>>,
     /// Where the oldest is, once the ring is full.
     oldest: usize,
     capacity: usize,
     pub(super) dropped: u64,
 }
 
-impl Ring {
+/// None lies on two of the cache's lines: each is written once, and each line has to come from memory.
+#[repr(align(32))]
+struct Place<T>(T);
+
+impl<T> Ring<T> {
     pub(super) fn new(capacity: usize) -> Self {
-        let mut events = Vec::new();
+        let mut places = Vec::new();
         // Memory that is reserved is not used before it is written to; to grow it by and by would be to copy it again and again.
         // Where the system refuses so much, it grows.
-        let _ = events.try_reserve_exact(capacity);
-        Self { events, oldest: 0, capacity: capacity.max(1), dropped: 0 }
+        let _ = places.try_reserve_exact(capacity);
+        Self { places, oldest: 0, capacity: capacity.max(1), dropped: 0 }
+    }
+
+    /// Something will be noted soon: what takes its place is sent for.
+    #[inline]
+    pub(super) fn expect(&self) {
+        let next = if self.places.len() < self.capacity { self.places.len() } else { self.oldest };
+        prefetch(self.places.as_ptr().wrapping_add(next));
     }
 
     #[inline]
-    pub(super) fn push(&mut self, event: Event) {
-        if self.events.len() < self.capacity {
-            self.events.push(event);
+    pub(super) fn push(&mut self, one: T) {
+        if self.places.len() < self.capacity {
+            self.places.push(Place(one));
             return;
         }
-        self.events[self.oldest] = event;
-        self.oldest = (self.oldest + 1) % self.capacity;
+        self.places[self.oldest] = Place(one);
+        self.oldest += 1;
+        if self.oldest == self.capacity {
+            self.oldest = 0;
+        }
         self.dropped += 1;
     }
 
-    /// The events, the oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Event> {
-        self.events[self.oldest..].iter().chain(&self.events[..self.oldest])
+    /// All that is kept, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places[self.oldest..].iter().chain(&self.places[..self.oldest]).map(|place| &place.0)
     }
 }
 

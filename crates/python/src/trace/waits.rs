@@ -10,11 +10,11 @@ use super::recorder::{Name, Outcome};
 use super::ring::Kind;
 use super::with_recorder;
 use crate::event_loop::LoopCore;
-#[cfg(not(Py_GIL_DISABLED))]
-use crate::ffi::suspended::{Field, first_word};
 use crate::ffi::suspended::{
     Awaitable, Frame, Getter, attribute, awaitable, builtin, first_referent, function, is_instance,
 };
+#[cfg(not(Py_GIL_DISABLED))]
+use crate::ffi::suspended::{Field, first_word};
 
 /// So deep a chain of coroutines is followed.
 const DEEPEST: usize = 64;

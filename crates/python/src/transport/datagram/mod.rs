@@ -188,14 +188,15 @@ impl Datagram {
 
     /// What the protocol is told by some work, for debug mode.
     #[cold]
-    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &DatagramWork) -> Told {
+    pub(crate) fn told<'py>(this: &Object<Self>, py: Python<'py>, work: &DatagramWork) -> Told<'py> {
         let name = match work {
             DatagramWork::Connect(_) | DatagramWork::Connected(_) => "connection_made",
             DatagramWork::Readable | DatagramWork::Watch => "datagram_received",
             DatagramWork::Writable => "resume_writing",
             DatagramWork::Lost(_) => "connection_lost",
         };
-        Told { transport: this.clone_ref(py).into_any(), protocol: this.get().protocol(py), name }
+        let protocol = this.get().protocol(py).map(|it| it.into_bound(py));
+        Told { transport: this.bind(py).clone().into_any(), protocol, name }
     }
 
     /// Takes note of a watch's event: what is to be queued.

@@ -160,15 +160,16 @@ impl<S: Side> Pipe<S> {
 
     /// What the protocol is told by some work, for debug mode.
     #[cold]
-    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &PipeWork) -> Told {
+    pub(crate) fn told<'py>(this: &Object<Self>, py: Python<'py>, work: &PipeWork) -> Told<'py> {
         let name = match work {
             PipeWork::Connect(_) | PipeWork::Connected(_) => "connection_made",
             PipeWork::Ready(interest) => S::told_when_ready(*interest),
             PipeWork::Ended => "eof_received",
             PipeWork::Lost(_) => "connection_lost",
         };
-        let protocol = this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.clone_ref(py)));
-        Told { transport: this.clone_ref(py).into_any(), protocol, name }
+        let protocol =
+            this.get().state.with(py, |state| state.protocol.as_ref().map(|it| it.bind(py).clone()));
+        Told { transport: this.bind(py).clone().into_any(), protocol, name }
     }
 
     /// The loop, until the connection is lost.

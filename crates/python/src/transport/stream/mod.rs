@@ -197,7 +197,7 @@ impl Stream {
 
     /// What the protocol is told by some work, for debug mode.
     #[cold]
-    pub(crate) fn told(this: &Object<Self>, py: Python<'_>, work: &StreamWork) -> Told {
+    pub(crate) fn told<'py>(this: &Object<Self>, py: Python<'py>, work: &StreamWork) -> Told<'py> {
         let (protocol, name) = this.get().state.with(py, |state| {
             let name = match work {
                 StreamWork::Connect(_) | StreamWork::Connected(_) => "connection_made",
@@ -206,14 +206,14 @@ impl Stream {
                 StreamWork::Writable | StreamWork::Drained => "resume_writing",
                 StreamWork::SendFailed(_) | StreamWork::Lost(_) => "connection_lost",
             };
-            (state.protocol.as_ref().map(|protocol| protocol.clone_ref(py)), name)
+            (state.protocol.as_ref().map(|protocol| protocol.bind(py).clone()), name)
         });
-        Told { transport: this.clone_ref(py).into_any(), protocol, name }
+        Told { transport: this.bind(py).clone().into_any(), protocol, name }
     }
 
     /// What the protocol was told, when the work is done: only reading tells whether there was anything to be read.
     #[cold]
-    pub(crate) fn known(&self, py: Python<'_>, told: Told) -> Told {
+    pub(crate) fn known<'py>(&self, py: Python<'py>, told: Told<'py>) -> Told<'py> {
         let delivered = matches!(told.name, "data_received" | "buffer_updated");
         let ended = delivered && self.state.with(py, |state| state.ended);
         Told { name: if ended { "eof_received" } else { told.name }, ..told }
