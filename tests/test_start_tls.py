@@ -249,15 +249,11 @@ def test_bytes_that_arrive_meanwhile() -> None:
                     asyncio.get_running_loop().start_tls(transport, self, server_context(), server_side=True)
                 )
                 transport.write(b"ready")
+                made.append(self)
 
         loop = asyncio.get_running_loop()
         made: list[Upgrades] = []
-
-        def factory() -> Upgrades:
-            made.append(Upgrades())
-            return made[0]
-
-        server = await loop.create_server(factory, "127.0.0.1", 0)
+        server = await loop.create_server(Upgrades, "127.0.0.1", 0)
         with plain_client(server.sockets[0].getsockname(), talk):
             # It is made before it is told of its connection.
             await until(lambda: made and hasattr(made[0], "task"))

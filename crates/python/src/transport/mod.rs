@@ -5,6 +5,7 @@ pub(crate) mod audience;
 pub(crate) mod datagram;
 pub(crate) mod flow_control;
 pub(crate) mod kind;
+mod methods;
 pub(crate) mod outgoing;
 pub(crate) mod pipe;
 pub(crate) mod socket;

@@ -10,11 +10,14 @@ use super::{Datagram, DatagramWork, Target};
 use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
-use crate::ffi::imports::Import;
 use crate::transport::flow_control::Marks;
+use crate::transport::methods::{
+    Answer, abort, boolean, close, closing_attribute, force_close, get_write_buffer_limits, is_closing,
+    is_reading, none, pause_reading, resume_reading, set_write_buffer_limits, socket_transport,
+};
 use crate::{getter, method, repr};
 
-type Answer = PyResult<Py<PyAny>>;
+socket_transport!(Datagram);
 
 impl Instance for Datagram {
     const NAME: &'static CStr = c"whilst.DatagramTransport";
@@ -199,76 +202,9 @@ impl Instance for Datagram {
     }
 }
 
-fn none(py: Python<'_>) -> Answer {
-    Ok(py.None())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Answer {
-    Ok(value.into_pyobject(py)?.to_owned().into_any().unbind())
-}
-
 fn send_to<'py>(this: &Object<Datagram>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
     let [data, address] = arguments.take("sendto", ["data", "addr"], 1)?;
     Datagram::send_to(this, py, data.expect("required"), address)?;
-    none(py)
-}
-
-fn close(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("close", [], 0)?;
-    Datagram::close(this, py)?;
-    none(py)
-}
-
-fn abort(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("abort", [], 0)?;
-    lose(this, py, None)
-}
-
-fn force_close<'py>(this: &Object<Datagram>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
-    let [exception] = arguments.take("_force_close", ["exc"], 1)?;
-    let exception = exception.filter(|exception| !exception.is_none());
-    lose(this, py, exception.map(|exception| exception.clone().unbind()))
-}
-
-fn lose(this: &Object<Datagram>, py: Python<'_>, exception: Option<Py<PyAny>>) -> Answer {
-    let event_loop = this.get().event_loop(py);
-    if let Some(event_loop) = event_loop {
-        Datagram::force_close(this, event_loop.bind(py), exception)?;
-    }
-    none(py)
-}
-
-fn is_closing(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("is_closing", [], 0)?;
-    closing_attribute(this, py)
-}
-
-fn is_reading(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("is_reading", [], 0)?;
-    boolean(py, this.get().state.with(py, |state| state.is_reading()))
-}
-
-/// Says in the log of debug mode what became of reading.
-fn log_debug(this: &Object<Datagram>, py: Python<'_>, message: &str) -> PyResult<()> {
-    static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
-    let debug =
-        this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
-    if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
-}
-
-fn pause_reading(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("pause_reading", [], 0)?;
-    if this.get().pause_reading(py) {
-        log_debug(this, py, "%r pauses reading")?;
-    }
-    none(py)
-}
-
-fn resume_reading(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("resume_reading", [], 0)?;
-    if Datagram::resume_reading(this, py)? {
-        log_debug(this, py, "%r resumes reading")?;
-    }
     none(py)
 }
 
@@ -296,26 +232,6 @@ fn get_write_buffer_size(this: &Object<Datagram>, py: Python<'_>, arguments: Arg
     arguments.take("get_write_buffer_size", [], 0)?;
     let size = this.get().state.with(py, |state| state.outgoing_size);
     Ok(size.into_pyobject(py)?.into_any().unbind())
-}
-
-fn get_write_buffer_limits(this: &Object<Datagram>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("get_write_buffer_limits", [], 0)?;
-    let limits = this.get().state.with(py, |state| (state.marks.low, state.marks.high));
-    Ok(limits.into_pyobject(py)?.into_any().unbind())
-}
-
-fn set_write_buffer_limits<'py>(
-    this: &Object<Datagram>,
-    py: Python<'py>,
-    arguments: Arguments<'_, 'py>,
-) -> Answer {
-    let marks = Marks::of(arguments)?;
-    this.get().state.with(py, |state| state.marks = marks);
-    let event_loop = this.get().event_loop(py);
-    if let Some(event_loop) = event_loop {
-        Datagram::maybe_pause_protocol(this, event_loop.bind(py))?;
-    }
-    none(py)
 }
 
 /// The dictionary of what `get_extra_info()` finds.
@@ -350,10 +266,6 @@ fn extra_attribute(this: &Object<Datagram>, py: Python<'_>) -> Answer {
 fn address_attribute(this: &Object<Datagram>, py: Python<'_>) -> Answer {
     let remote = this.get().state.with(py, |state| state.remote.as_ref().map(|remote| remote.clone_ref(py)));
     Ok(remote.unwrap_or_else(|| py.None()))
-}
-
-fn closing_attribute(this: &Object<Datagram>, py: Python<'_>) -> Answer {
-    boolean(py, this.get().is_closing(py))
 }
 
 fn conn_lost_attribute(this: &Object<Datagram>, py: Python<'_>) -> Answer {

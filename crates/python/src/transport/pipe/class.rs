@@ -10,11 +10,9 @@ use super::{Pipe, ReadPipe, Reading, Side, WritePipe, Writing};
 use crate::event_loop::LoopCore;
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
-use crate::ffi::imports::Import;
 use crate::transport::flow_control::Marks;
+use crate::transport::methods::{Answer, boolean, log_debug, none};
 use crate::{getter, method, repr};
-
-type Answer = PyResult<Py<PyAny>>;
 
 /// What a class is called and has in its tables: the part of it that CPython sees.
 pub(crate) trait Face {
@@ -243,14 +241,6 @@ impl Face for Writing {
     );
 }
 
-fn none(py: Python<'_>) -> Answer {
-    Ok(py.None())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Answer {
-    Ok(value.into_pyobject(py)?.to_owned().into_any().unbind())
-}
-
 fn is_closing<S: Side>(this: &Object<Pipe<S>>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("is_closing", [], 0)?;
     closing_attribute(this, py)
@@ -273,17 +263,10 @@ fn get_protocol<S: Side>(this: &Object<Pipe<S>>, py: Python<'_>, arguments: Argu
     protocol_attribute(this, py)
 }
 
-/// Says in the log of debug mode what became of reading.
-fn log_debug(this: &Object<ReadPipe>, py: Python<'_>, message: &str) -> PyResult<()> {
-    static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
-    let debug = this.get().event_loop(py).is_some_and(|event_loop| event_loop.get().is_debug());
-    if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
-}
-
 fn pause_reading(this: &Object<ReadPipe>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("pause_reading", [], 0)?;
     if Pipe::pause_reading(this, py) {
-        log_debug(this, py, "%r pauses reading")?;
+        log_debug(this, this.get().event_loop(py), py, "%r pauses reading")?;
     }
     none(py)
 }
@@ -291,7 +274,7 @@ fn pause_reading(this: &Object<ReadPipe>, py: Python<'_>, arguments: Arguments<'
 fn resume_reading(this: &Object<ReadPipe>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
     arguments.take("resume_reading", [], 0)?;
     if Pipe::resume_reading(this, py)? {
-        log_debug(this, py, "%r resumes reading")?;
+        log_debug(this, this.get().event_loop(py), py, "%r resumes reading")?;
     }
     none(py)
 }

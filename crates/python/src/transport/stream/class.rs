@@ -19,9 +19,13 @@ use crate::ffi::call::in_given_context;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
 use crate::transport::flow_control::Marks;
+use crate::transport::methods::{
+    Answer, abort, boolean, close, closing_attribute, force_close, get_write_buffer_limits, is_closing,
+    is_reading, none, pause_reading, resume_reading, set_write_buffer_limits, socket_transport,
+};
 use crate::{getter, method, repr};
 
-type Answer = PyResult<Py<PyAny>>;
+socket_transport!(Stream);
 
 impl Instance for Stream {
     const NAME: &'static CStr = c"whilst.StreamTransport";
@@ -231,14 +235,6 @@ impl Instance for Stream {
     }
 }
 
-fn none(py: Python<'_>) -> Answer {
-    Ok(py.None())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Answer {
-    Ok(value.into_pyobject(py)?.to_owned().into_any().unbind())
-}
-
 fn write<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
     let [data] = arguments.take("write", ["data"], 1)?;
     Stream::write(this, py, data.expect("required"))?;
@@ -262,65 +258,6 @@ fn can_write_eof(_this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_
     boolean(py, true)
 }
 
-fn close(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("close", [], 0)?;
-    Stream::close(this, py)?;
-    none(py)
-}
-
-fn abort(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("abort", [], 0)?;
-    lose(this, py, None)
-}
-
-fn force_close<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
-    let [exception] = arguments.take("_force_close", ["exc"], 1)?;
-    let exception = exception.filter(|exception| !exception.is_none());
-    lose(this, py, exception.map(|exception| exception.clone().unbind()))
-}
-
-fn lose(this: &Object<Stream>, py: Python<'_>, exception: Option<Py<PyAny>>) -> Answer {
-    let event_loop = this.get().event_loop(py);
-    if let Some(event_loop) = event_loop {
-        Stream::force_close(this, event_loop.bind(py), exception)?;
-    }
-    none(py)
-}
-
-fn is_closing(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("is_closing", [], 0)?;
-    closing_attribute(this, py)
-}
-
-fn is_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("is_reading", [], 0)?;
-    boolean(py, this.get().state.with(py, |state| state.is_reading()))
-}
-
-/// Says in the log of debug mode what became of reading.
-fn log_debug(this: &Object<Stream>, py: Python<'_>, message: &str) -> PyResult<()> {
-    static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
-    let debug =
-        this.get().state.with(py, |state| state.event_loop.as_ref().is_some_and(|it| it.get().is_debug()));
-    if debug { LOG.get(py)?.call1((message, this.bind(py))).map(drop) } else { Ok(()) }
-}
-
-fn pause_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("pause_reading", [], 0)?;
-    if this.get().pause_reading(py) {
-        log_debug(this, py, "%r pauses reading")?;
-    }
-    none(py)
-}
-
-fn resume_reading(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("resume_reading", [], 0)?;
-    if Stream::resume_reading(this, py)? {
-        log_debug(this, py, "%r resumes reading")?;
-    }
-    none(py)
-}
-
 fn set_protocol<'py>(this: &Object<Stream>, py: Python<'py>, arguments: Arguments<'_, 'py>) -> Answer {
     let [protocol] = arguments.take("set_protocol", ["protocol"], 1)?;
     let protocol = protocol.expect("required");
@@ -342,28 +279,6 @@ fn get_write_buffer_size(this: &Object<Stream>, py: Python<'_>, arguments: Argum
     arguments.take("get_write_buffer_size", [], 0)?;
     let size = this.get().state.with(py, |state| state.outgoing.len());
     Ok(size.into_pyobject(py)?.into_any().unbind())
-}
-
-fn get_write_buffer_limits(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
-    arguments.take("get_write_buffer_limits", [], 0)?;
-    let limits = this.get().state.with(py, |state| (state.marks.low, state.marks.high));
-    Ok(limits.into_pyobject(py)?.into_any().unbind())
-}
-
-fn set_write_buffer_limits<'py>(
-    this: &Object<Stream>,
-    py: Python<'py>,
-    arguments: Arguments<'_, 'py>,
-) -> Answer {
-    let marks = Marks::of(arguments)?;
-    let event_loop = this.get().state.with(py, |state| {
-        state.marks = marks;
-        state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
-    });
-    if let Some(event_loop) = event_loop {
-        Stream::maybe_pause_protocol(this, event_loop.bind(py))?;
-    }
-    none(py)
 }
 
 fn make_empty_waiter(this: &Object<Stream>, py: Python<'_>, arguments: Arguments<'_, '_>) -> Answer {
@@ -491,10 +406,6 @@ fn extra_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
         }
     }
     Ok(extra.into_any().unbind())
-}
-
-fn closing_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {
-    boolean(py, this.get().is_closing(py))
 }
 
 fn paused_attribute(this: &Object<Stream>, py: Python<'_>) -> Answer {

@@ -43,6 +43,7 @@ use crate::ffi::class::{Attributes, Object};
 use crate::ffi::guarded::Guarded;
 use crate::ffi::imports::Import;
 use crate::transport::audience::report_failure;
+use crate::transport::methods::log_debug;
 
 pub(crate) use self::making::Server;
 pub(crate) use self::transport::TlsTransport;
@@ -299,11 +300,7 @@ impl Tls {
 
     /// Says something in the log of debug mode.
     fn log_debug(this: &Object<Self>, py: Python<'_>, message: &str) -> PyResult<()> {
-        static LOG: Import = Import::new("whilst._loop.errors", "log_debug");
-        if this.get().event_loop(py)?.get().is_debug() {
-            LOG.get(py)?.call1((message, this.bind(py)))?;
-        }
-        Ok(())
+        log_debug(this, Some(this.get().event_loop(py)?), py, message)
     }
 }
 

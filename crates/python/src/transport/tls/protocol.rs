@@ -12,10 +12,9 @@ use super::{Tls, Waiter};
 use crate::ffi::arguments::Arguments;
 use crate::ffi::class::{Class, Instance, Object, Visitor};
 use crate::ffi::imports::LateImport;
+use crate::transport::methods::{Answer, none};
 use crate::transport::stream::is_buffered;
 use crate::{getter, method};
-
-type Answer = PyResult<Py<PyAny>>;
 
 impl Instance for Tls {
     const NAME: &'static CStr = c"whilst.SSLProtocol";
@@ -179,10 +178,6 @@ impl Instance for Tls {
         });
         drop(references);
     }
-}
-
-fn none(py: Python<'_>) -> Answer {
-    Ok(py.None())
 }
 
 /// Calls CPython's own, which sets `_transport` and calls `_start_handshake()`. It is looked up each time: programs that watch TLS

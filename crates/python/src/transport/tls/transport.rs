@@ -14,10 +14,9 @@ use crate::ffi::arguments::Arguments;
 use crate::ffi::buffer::snapshot;
 use crate::ffi::class::{Attributes, Class, Instance, Object, Visitor};
 use crate::ffi::imports::Import;
+use crate::transport::methods::{Answer, boolean, none};
 use crate::transport::stream::WARN;
 use crate::{getter, method, repr};
-
-type Answer = PyResult<Py<PyAny>>;
 
 /// The transport of the program's protocol: the class `whilst.SSLTransport`. (asyncio speaks of SSL, and programs look for that in the
 /// class's name, CPython's own tests among them.)
@@ -251,14 +250,6 @@ impl Instance for TlsTransport {
             error.write_unraisable(py, Some(this.bind(py)));
         }
     }
-}
-
-fn none(py: Python<'_>) -> Answer {
-    Ok(py.None())
-}
-
-fn boolean(py: Python<'_>, value: bool) -> Answer {
-    Ok(value.into_pyobject(py)?.to_owned().into_any().unbind())
 }
 
 fn size(py: Python<'_>, value: usize) -> Answer {
