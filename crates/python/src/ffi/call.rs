@@ -6,6 +6,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use super::context::{current_variables, variables};
+
 /// Calls `callable` with `arguments` by vectorcall.
 ///
 /// The arguments stand behind a scratch place, as `PY_VECTORCALL_ARGUMENTS_OFFSET` wants it, so that a bound method
@@ -138,13 +140,19 @@ pub(crate) fn in_context<'py, R>(
     }
 }
 
-/// Runs `body` inside of `context`, if there is one.
+/// Runs `body`, which sets no variables, inside of `context`, if there is one.
+///
+/// A context with the variables of the present one need not be entered; it may be that one, which cannot be. (So has CPython's own
+/// `_accept_connection2` from 3.15 on: its task is in the context that it gives.)
 pub(crate) fn in_given_context<'py, R>(
     context: Option<&Bound<'py, PyAny>>,
     body: impl FnOnce() -> PyResult<R>,
 ) -> PyResult<R> {
     match context {
-        Some(context) => in_context(context, body),
+        Some(context) => {
+            let here = current_variables(context.py());
+            if !here.is_null() && here == variables(context) { body() } else { in_context(context, body) }
+        }
         None => body(),
     }
 }
