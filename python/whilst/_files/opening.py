@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from whilst._files.binary import BinaryFile
@@ -217,7 +218,8 @@ def _raw_mode(mode: str) -> str:
     """Return the mode as the builtin binary files spell it."""
     letter = next(letter for letter in "xaw" if letter in mode) if not set(mode).isdisjoint("xaw") else "r"
     if "+" in mode:
-        return f"{'r' if letter == 'w' else letter}b+"
+        # Up to 3.14 the builtin files forget that they were made empty.
+        return f"{'r' if letter == 'w' and sys.version_info < (3, 15) else letter}b+"
     return f"{letter}b"
 
 
