@@ -463,6 +463,28 @@ def test_a_handler_that_runs_before_a_long_wait_may_set_the_descriptor_for_signa
     assert quick(source) == "True\n"
 
 
+def test_a_long_wait_where_no_descriptor_is_taken_for_signals() -> None:
+    """As in a program that has started Python in another thread than its first."""
+    source = """
+        import _signal
+
+        def refuse(*args, **kwargs):
+            raise ValueError("set_wakeup_fd only works in main thread of the main interpreter")
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            event = asyncio.Event()
+            signal.signal(signal.SIGUSR1, lambda *args: loop.call_soon_threadsafe(event.set))
+            in_a_long_wait(loop, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            await asyncio.wait_for(event.wait(), 40)
+            print("handled")
+
+        _signal.set_wakeup_fd = refuse
+        run(main())
+    """
+    assert quick(source) == "handled\n"
+
+
 def test_a_forked_child_has_signals_of_its_own() -> None:
     """A child that took the parent's bytes out of the pipe would leave the parent asleep, and the other way round."""
     source = """

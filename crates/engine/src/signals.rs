@@ -93,10 +93,16 @@ impl SignalPipe {
         }
     }
 
+    /// Whether there is a pipe.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.writer.load(Ordering::Relaxed) != NONE
+    }
+
     /// The end that waits watch, if there is a pipe.
     #[inline]
     pub(crate) fn reader(&self) -> Option<Arc<OwnedFd>> {
-        if self.writer.load(Ordering::Relaxed) == NONE {
+        if !self.is_open() {
             return None;
         }
         self.lock()?.as_ref().map(|ends| Arc::clone(&ends.reader))

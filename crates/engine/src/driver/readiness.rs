@@ -271,7 +271,9 @@ impl Readiness {
         self.settle()?;
         let may_block = timeout != Some(Duration::ZERO);
         if may_block {
-            self.register_waker(waker)?;
+            if !self.waker_registered || waker.signals().is_open() != self.signals_registered {
+                self.register_waker(waker)?;
+            }
         } else {
             waker.consume();
         }
@@ -296,6 +298,8 @@ impl Readiness {
         }
     }
 
+    /// What ends a wait from outside: the waker, and the pipe for signals once there is one.
+    #[cold]
     fn register_waker(&mut self, waker: &Waker) -> io::Result<()> {
         if !self.waker_registered {
             // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be

@@ -28,32 +28,37 @@ pub(super) const NONE: RawFd = -1;
 const MOMENT: Duration = Duration::from_millis(50);
 
 impl LoopCore {
-    /// Waits until there may be something to run, and until a signal comes. Runs the handlers of those that came before.
+    /// Waits until there may be something to run, and until a signal comes or has come.
+    #[inline]
     pub(super) fn block(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
         if !core.main_thread.load(Ordering::Relaxed) {
             return Self::wait(this, Manner::of(core.time_to_wait(py)));
         }
-        check_signals(py)?;
         let timeout = core.time_to_wait(py);
         if timeout.is_some_and(|timeout| timeout <= MOMENT) {
             return Self::wait(this, Manner::of(timeout));
         }
         Self::wait(this, Manner::Block(Some(MOMENT)))?;
-        if core.is_idle(py) && core.state.with(py, |state| state.unsent.is_empty()) {
+        // A signal that came before the wait is seen now: here, or by whoever runs what the wait brought.
+        if core.state.with(py, |state| state.ready.is_empty() && state.unsent.is_empty()) && core.is_idle(py)
+        {
             return Self::block_for_long(this);
         }
         Ok(())
     }
 
+    /// The same for the pipe's sake. Runs the handlers of the signals that came before.
     #[cold]
     fn block_for_long(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        // Where there is none to be had, or CPython does not take it, signals end the wait if they come during it.
         let pipe = core.inbox.waker().signals().writer().unwrap_or(NONE);
-        let mut others = set_wakeup_fd(py, pipe).unwrap_or(pipe);
+        let Ok(mut others) = set_wakeup_fd(py, pipe) else {
+            // Python's main thread is another. Signals end the wait if they come during it, as they do where no pipe is to be had.
+            return Self::wait(this, Manner::of(core.time_to_wait(py)));
+        };
         if others == pipe {
             // Who has put it back got it in a handler that ran below.
             others = NONE;
