@@ -26,7 +26,6 @@ pub(crate) mod methods;
 pub(crate) mod native_thread;
 pub(crate) mod plain_socket;
 mod pool;
-pub(crate) mod prefetch;
 pub(crate) mod python_class;
 pub(crate) mod signals;
 pub(crate) mod slots;

@@ -198,8 +198,6 @@ fn try_begin(core: &LoopCore, py: Python<'_>, what: &mut What<'_>) -> Option<Opt
                 *id = recorder.known_task(task.as_ptr().addr())?;
                 let lane = recorder.lane(lane);
                 *before = lane.running.replace((*id, lane.last));
-                recorder.ring.expect();
-                recorder.ended.expect();
             }
             What::Told(told) if !recorder.knows_transport(told.transport.as_ptr().addr()) => return None,
             _ => {}

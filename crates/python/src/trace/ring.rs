@@ -1,7 +1,5 @@
 //! What happens while a trace is recorded, in memory that does not grow without end.
 
-use crate::ffi::prefetch::prefetch;
-
 /// What a suspended task waits for. The names are those of `whilst._waits.KINDS`, in the same order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -75,13 +73,6 @@ impl<T> Ring<T> {
         // Where the system refuses so much, it grows.
         let _ = places.try_reserve_exact(capacity);
         Self { places, oldest: 0, capacity: capacity.max(1), dropped: 0 }
-    }
-
-    /// Something will be noted soon: what takes its place is sent for.
-    #[inline]
-    pub(super) fn expect(&self) {
-        let next = if self.places.len() < self.capacity { self.places.len() } else { self.oldest };
-        prefetch(self.places.as_ptr().wrapping_add(next));
     }
 
     #[inline]
