@@ -14,13 +14,17 @@ import os
 import sys
 import threading
 import time
+from functools import wraps
 from itertools import islice
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
 from whilst._owners import Owner, owner_of
 from whilst._waits import awaited_by
 from whilst._whilst import end_watching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Entry = tuple[CodeType, int, int, dict[str, Any]]
 """A frame as the extension hands it over: its code, line, offset of the instruction, and globals."""
@@ -67,6 +71,23 @@ atexit.register(end_watching)
 os.register_at_fork(after_in_child=_counts.clear)
 
 
+_P = ParamSpec("_P")
+
+
+def _telling(function: Callable[_P, None]) -> Callable[_P, None]:
+    """What *function* raises, a logging handler's exception say, is told of as at any thread's end: nobody could catch it."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except BaseException as error:
+            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+
+    return call
+
+
+@_telling
 def report(
     loop: Any,
     stack: list[Entry] | None,
@@ -81,33 +102,6 @@ def report(
     the loop had gone on before it could be asked for. *again*: it was said of this very hold. *asked*: debug
     mode or ``WHILST_SLOW`` is on, and not the command's default alone.
     """
-    try:
-        _report(loop, stack, task, seconds, again, asked)
-    except BaseException as error:
-        _tell_of(error)
-
-
-def ended(loop: Any, seconds: float) -> None:
-    """Note that what :func:`report` has said of the loop is over, after *seconds* in all."""
-    try:
-        _ended(loop, seconds)
-    except BaseException as error:
-        _tell_of(error)
-
-
-def _tell_of(error: BaseException) -> None:
-    """Tell of what a logging handler has raised, say, where nobody could catch it: as of any thread's end."""
-    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
-
-
-def _report(
-    loop: Any,
-    stack: list[Entry] | None,
-    task: asyncio.Task[Any] | None,
-    seconds: float,
-    again: bool,
-    asked: bool,
-) -> None:
     frames = _frames(stack or [])
     modules = {str(frame.entry[3].get("__name__", "")).partition(".")[0] for frame in frames}
     if not modules.isdisjoint(_DEBUGGERS):
@@ -155,7 +149,9 @@ def _report(
         _log(logging.WARNING, _message(fields, frames, index, task, again), fields, loop, own)
 
 
-def _ended(loop: Any, seconds: float) -> None:
+@_telling
+def ended(loop: Any, seconds: float) -> None:
+    """Note that what :func:`report` has said of the loop is over, after *seconds* in all."""
     hold = _under_way.pop(id(loop), None)
     if hold is None:
         return

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// No pipe.
-const NONE: RawFd = -1;
+/// No descriptor, as CPython has it.
+pub const NONE: RawFd = -1;
 
 /// A pipe that signals are written to and that waits watch; made when it is first asked for.
 #[derive(Debug)]

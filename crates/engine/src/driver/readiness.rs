@@ -271,7 +271,7 @@ impl Readiness {
         self.settle()?;
         let may_block = timeout != Some(Duration::ZERO);
         if may_block {
-            if !self.waker_registered || waker.signals().is_open() != self.signals_registered {
+            if !self.waker_registered || waker.signals().is_open() && !self.signals_registered {
                 self.register_waker(waker)?;
             }
         } else {
@@ -301,18 +301,16 @@ impl Readiness {
     /// What ends a wait from outside: the waker, and the pipe for signals once there is one.
     #[cold]
     fn register_waker(&mut self, waker: &Waker) -> io::Result<()> {
+        // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be read. And whoever empties the
+        // pipe need not do so at once.
+        let flags = EventFlags::IN | EventFlags::ET;
         if !self.waker_registered {
-            // Edge-triggered, every write to an eventfd is said once, whatever its counter: it need not be
-            // read.
-            let flags = EventFlags::IN | EventFlags::ET;
             epoll::add(&self.instance, waker.descriptor()?, EventData::new_u64(WAKER), flags)?;
             self.waker_registered = true;
         }
         if !self.signals_registered
             && let Some(pipe) = waker.signals().reader()
         {
-            // Edge-triggered as well: whoever empties it need not do so at once.
-            let flags = EventFlags::IN | EventFlags::ET;
             epoll::add(&self.instance, pipe, EventData::new_u64(SIGNALS), flags)?;
             self.signals_registered = true;
         }

@@ -87,12 +87,10 @@ pub(super) fn wait_for_waker(timeout: Option<Duration>, waker: &Waker) -> io::Re
         return Ok(());
     }
     let signals = waker.signals().reader();
-    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN), PollFd::new(&descriptor, PollFlags::IN)];
-    if let Some(pipe) = &signals {
-        descriptors[1] = PollFd::new(pipe, PollFlags::IN);
-    }
-    let count = 1 + usize::from(signals.is_some());
-    let result = match poll(&mut descriptors[..count], timeout.map(timespec).as_ref()) {
+    // Without a pipe the eventfd is there twice.
+    let other = signals.as_ref().unwrap_or(&descriptor);
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
+    let result = match poll(&mut descriptors, timeout.map(timespec).as_ref()) {
         Ok(0) | Err(Errno::INTR) => Ok(()),
         Ok(_) => {
             if !descriptors[0].revents().is_empty() {

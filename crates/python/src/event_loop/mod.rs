@@ -250,7 +250,7 @@ impl LoopCore {
             clockwork: Guarded::new(Clockwork::default()),
             thread: AtomicU64::new(0),
             main_thread: AtomicBool::new(false),
-            others_wakeup: AtomicI32::new(signals::NONE),
+            others_wakeup: AtomicI32::new(whilst_engine::signals::NONE),
             #[cfg(Py_GIL_DISABLED)]
             thread_mark: AtomicUsize::new(0),
             watchers: AtomicU8::new(if trace::is_on() { observing::TRACE } else { 0 }),
@@ -350,6 +350,12 @@ impl LoopCore {
             state.ready.is_empty() && state.timers.next_deadline().is_none_or(|deadline| deadline > now())
         };
         !self.stopping.load(Ordering::Relaxed) && self.inbox.is_empty() && self.state.with(py, is_idle)
+    }
+
+    /// True if the loop is idle and has nothing to send either.
+    #[inline]
+    fn may_block(&self, py: Python<'_>) -> bool {
+        self.state.with(py, |state| state.ready.is_empty() && state.unsent.is_empty()) && self.is_idle(py)
     }
 
     /// Looks into the driver. Raises `RuntimeError` while the loop waits, which only another thread can see.

@@ -10,19 +10,16 @@
 //! Python code never sees it, and what a program has set stays set. It costs a loop with something to do nothing, and Ctrl-C a moment at
 //! worst.
 
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use whilst_engine::signals::NONE;
 
 use super::LoopCore;
 use super::waiting::Manner;
 use crate::ffi::descriptor::borrow;
 use crate::ffi::signals::{check_signals, set_wakeup_fd};
-
-/// What CPython calls no descriptor.
-pub(super) const NONE: RawFd = -1;
 
 /// How long a signal may wait to be seen.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -33,17 +30,13 @@ impl LoopCore {
     pub(super) fn block(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         let core = this.get();
-        if !core.main_thread.load(Ordering::Relaxed) {
-            return Self::wait(this, Manner::of(core.time_to_wait(py)));
-        }
         let timeout = core.time_to_wait(py);
-        if timeout.is_some_and(|timeout| timeout <= MOMENT) {
+        if !core.main_thread.load(Ordering::Relaxed) || timeout.is_some_and(|timeout| timeout <= MOMENT) {
             return Self::wait(this, Manner::of(timeout));
         }
         Self::wait(this, Manner::Block(Some(MOMENT)))?;
         // A signal that came before the wait is seen now: here, or by whoever runs what the wait brought.
-        if core.state.with(py, |state| state.ready.is_empty() && state.unsent.is_empty()) && core.is_idle(py)
-        {
+        if core.may_block(py) {
             return Self::block_for_long(this);
         }
         Ok(())

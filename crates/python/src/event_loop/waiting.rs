@@ -174,7 +174,7 @@ impl LoopCore {
                 check_signals(py)?;
             }
             // Signal handlers and other threads may have done anything.
-            if !core.is_idle(py) || core.state.with(py, |state| !state.unsent.is_empty()) {
+            if !core.may_block(py) {
                 return Ok(());
             }
             now = Instant::now();

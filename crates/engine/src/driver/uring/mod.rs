@@ -276,7 +276,6 @@ impl<P> Uring<P> {
         let mut block = completions.len() == begin && !books.must_return && timeout != Some(Duration::ZERO);
         if block {
             Self::watch_waker(ring, waker)?;
-            Self::watch_signals(ring, waker)?;
             block = waker.announce_sleep();
         }
         if !block {
@@ -399,30 +398,27 @@ impl<P> Uring<P> {
         unsafe { ring.push(&entry.user_data(CANCELLATION)) }
     }
 
-    /// Has the kernel watch the eventfd, for every write to it, so that it need not be read.
+    /// Has the kernel watch what ends a wait from outside, for every write to it, so that the eventfd need not be read: the waker, and the
+    /// pipe for signals once there is one.
     fn watch_waker(ring: &mut Ring, waker: &Waker) -> io::Result<()> {
         if !ring.watches_waker {
-            let fd = types::Fd(waker.descriptor()?.as_raw_fd());
-            let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
-            // SAFETY: a poll points to no memory.
-            unsafe { ring.push(&entry.user_data(WAKER))? };
+            Self::poll_always(ring, waker.descriptor()?.as_raw_fd(), WAKER)?;
             ring.watches_waker = true;
+        }
+        if !ring.watches_signals
+            && let Some(pipe) = waker.signals().reader()
+        {
+            Self::poll_always(ring, pipe.as_raw_fd(), SIGNALS)?;
+            ring.watches_signals = true;
         }
         Ok(())
     }
 
-    /// The same for the pipe for signals, once there is one.
-    fn watch_signals(ring: &mut Ring, waker: &Waker) -> io::Result<()> {
-        if !ring.watches_signals
-            && let Some(pipe) = waker.signals().reader()
-        {
-            let entry =
-                opcode::PollAdd::new(types::Fd(pipe.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
-            // SAFETY: a poll points to no memory.
-            unsafe { ring.push(&entry.user_data(SIGNALS))? };
-            ring.watches_signals = true;
-        }
-        Ok(())
+    fn poll_always(ring: &mut Ring, fd: RawFd, data: u64) -> io::Result<()> {
+        let fd = types::Fd(fd);
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+        // SAFETY: a poll points to no memory.
+        unsafe { ring.push(&entry.user_data(data)) }
     }
 
     /// Books the completions that are there.
